@@ -1,0 +1,359 @@
+"""An archive, as a mapping from key to record, and the few ways to add to it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import pyarrow as pa
+from deltalake import DeltaTable, QueryBuilder
+
+from recbatch.archive import commit as commits
+from recbatch.archive.commit import CommitResult, Patience
+from recbatch.archive.errors import (
+    ArchiveNotFound,
+    ArchiveTooNew,
+    CorruptArchive,
+    InvalidFilter,
+    InvalidRecord,
+    KeyNotFound,
+    MissingModel,
+    NotAnArchive,
+)
+from recbatch.archive.reader import active_files, in_range, known_columns, read_tables
+from recbatch.archive.schema import (
+    FORMAT,
+    FORMAT_PROPERTY,
+    TABLE,
+    DataFile,
+    Record,
+    schema_problem,
+    table_to_records,
+)
+from recbatch.archive.stats import Stats, gather
+from recbatch.archive.store import LEDGER, LOG, Store, plain
+from recbatch.archive.writer import write_records
+
+Default = TypeVar("Default")
+
+MODELS = f"{LEDGER}/models"
+TABLE_PROPERTIES = {FORMAT_PROPERTY: FORMAT, "delta.checkpointInterval": "10"}
+
+
+class Known(NamedTuple):
+    """What a row says of its source: enough to tell whether the source has changed since."""
+
+    size: int | None
+    etag: str | None
+    mtime: int | None  # nanoseconds
+    status: str
+
+
+class Archive:
+    """One version of an archive. ``commit`` and ``refresh`` move it on to the newest.
+
+    >>> archive = Archive.open("photos.rec")
+    >>> archive["2019/lake.jpg"].stream
+    """
+
+    def __init__(self, store: Store, table: DeltaTable) -> None:
+        self._store = store
+        self._table = table
+        self._files: list[DataFile] | None = None
+
+    # --- opening
+
+    @classmethod
+    def open(cls, url: str | os.PathLike[str], *, version: int | None = None) -> Archive:
+        """Raises ArchiveNotFound, NotAnArchive, ArchiveTooNew, CorruptArchive."""
+        store = Store(url)
+        return cls(store, _checked(store, version))
+
+    @classmethod
+    def create(cls, url: str | os.PathLike[str], *, exist_ok: bool = False) -> Archive:
+        """A new, empty archive; with ``exist_ok`` the one that stands there already."""
+        store = Store(url)
+        try:
+            archive = cls(store, _checked(store, None))
+        except ArchiveNotFound:
+            pass
+        else:
+            if exist_ok:
+                return archive
+            raise NotAnArchive(store.url, "an archive stands there already, a new one was asked for")
+        if store.local is not None and store.local.exists():
+            if not store.local.is_dir():
+                raise NotAnArchive(store.url, "it is a file")
+            if any(store.local.iterdir()):
+                raise NotAnArchive(store.url, "the folder holds other files")
+        with store.errors(writing=True):
+            try:
+                DeltaTable.create(
+                    store.table_uri,
+                    TABLE,
+                    name="recbatch archive",
+                    configuration=TABLE_PROPERTIES,
+                    raise_if_key_not_exists=False,
+                    storage_options=store.storage_options,
+                )
+            except Exception:
+                if not exist_ok or not store.names(LOG):
+                    raise  # else another process was faster, and made the same
+        store.settle(0)
+        return cls.open(url)
+
+    @property
+    def url(self) -> str:
+        return self._store.url
+
+    @property
+    def version(self) -> int:
+        return int(self._table.version())
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        return dict(self._table.metadata().configuration)
+
+    def refresh(self) -> None:
+        """Move on to the newest version."""
+        self._table = _checked(self._store, None)
+        self._files = None
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return f"Archive({self.url!r}, version={self.version})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_version, (self.url, self.version)
+
+    # --- reading
+
+    def files(self) -> Sequence[DataFile]:
+        """The data files of this version, sorted by their smallest key."""
+        if self._files is None:
+            with self._store.errors():
+                self._files = active_files(self._store, self._table)
+        return self._files
+
+    def __len__(self) -> int:
+        return sum(file.rows for file in self.files())
+
+    def __iter__(self) -> Iterator[str]:
+        """Keys, in order within a file and nearly so across files."""
+        for table in self.tables(["key"]):
+            yield from table.column("key").to_pylist()
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._find(key, ["key"]) is not None
+
+    def __getitem__(self, key: str) -> Record:
+        record = self._find(key, None)
+        if record is None:
+            raise KeyNotFound(self.url, key)
+        return record
+
+    def get(self, key: str, default: Default | None = None) -> Record | Default | None:
+        record = self._find(key, None)
+        return default if record is None else record
+
+    def _find(self, key: str, columns: Iterable[str] | None) -> Record | None:
+        names = known_columns(columns)
+        for file in in_range(self.files(), key, key):
+            for table in read_tables(self._store, file.path, names, keys=[key]):
+                return table_to_records(table)[0]
+        return None
+
+    def records(
+        self,
+        columns: Iterable[str] | None = None,
+        where: str | None = None,
+        *,
+        keys: Collection[str] | None = None,
+        files: Collection[str] | None = None,
+    ) -> Iterator[Record]:
+        """Rows as records, one row group in memory at a time.
+
+        Args:
+            columns: what to read (``key`` always is); all by default. Leave out ``stream`` to stay cheap.
+            where: an SQL condition over the columns; other rows' streams are not read.
+            keys: only these rows.
+            files: only rows of these data files, by their paths.
+        """
+        for table in self.tables(columns, where, keys=keys, files=files):
+            yield from table_to_records(table)
+
+    def tables(
+        self,
+        columns: Iterable[str] | None = None,
+        where: str | None = None,
+        *,
+        keys: Collection[str] | None = None,
+        files: Collection[str] | None = None,
+    ) -> Iterator[pa.Table]:
+        """The same rows as Arrow tables, one for each row group that has any."""
+        names = known_columns(columns)
+        wanted: set[str] | None = None if keys is None else set(keys)
+        if where is not None:
+            matching = self._matching(where)
+            wanted = matching if wanted is None else wanted & matching
+        order = None if wanted is None else sorted(wanted)
+        for file in self.files():
+            if files is not None and file.path not in files:
+                continue
+            if order is None:
+                yield from read_tables(self._store, file.path, names)
+            elif mine := within(order, file.min_key, file.max_key):
+                yield from read_tables(self._store, file.path, names, keys=mine)
+
+    def to_arrow(self, columns: Iterable[str] | None = None, where: str | None = None) -> pa.Table:
+        """All these rows in memory at once."""
+        names = known_columns(columns)
+        schema = pa.schema([TABLE.field(name) for name in names])
+        tables = [table.cast(schema) for table in self.tables(names, where)]
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def _matching(self, where: str) -> set[str]:
+        """Keys of the rows that meet an SQL condition; DataFusion reads only the columns it names."""
+        try:
+            query = QueryBuilder().register("archive", self._table)
+            reader = query.execute(f"SELECT key FROM archive WHERE (\n{where}\n)")
+            return {str(key) for batch in reader for key in pa.record_batch(batch).column(0).to_pylist()}
+        except Exception as error:
+            problem = self._store.explain(error)
+            raise InvalidFilter(where, plain(error)) from problem
+
+    def known(self) -> dict[str, Known]:
+        """For each key what its source was like when it was archived."""
+        names = ["key", "source_size", "source_etag", "source_mtime", "status"]
+        return {
+            key: Known(*rest)
+            for table in self.tables(names)
+            for key, *rest in zip(*(table.column(name).to_pylist() for name in names), strict=True)
+        }
+
+    def stats(self) -> Stats:
+        return gather(self.files(), self.tables(Stats.COLUMNS))
+
+    # --- models and other objects beside the table
+
+    def put_model(self, digest: str, data: bytes) -> None:
+        """Keep a decoder's weights under their SHA-256 (hex). Kept once: the same again is no change."""
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise InvalidRecord(digest, "the weights' SHA-256 is another")
+        name = f"{MODELS}/{digest}.safetensors"
+        if not self._store.put_once(name, data) and self._store.size(name) != len(data):
+            self._store.put(name, data)  # a torn copy; the digest says what belongs there
+
+    def models(self) -> list[str]:
+        """Digests (hex) of the weights that lie in the archive."""
+        names = self._store.names(MODELS)
+        return [name.removesuffix(".safetensors") for name in names if name.endswith(".safetensors")]
+
+    def model(self, digest_prefix: str) -> bytes:
+        """The weights whose SHA-256 (hex) begins so."""
+        found = [digest for digest in self.models() if digest.startswith(digest_prefix)]
+        if len(found) != 1 or not digest_prefix:
+            raise MissingModel(self.url, digest_prefix)
+        data = self._store.read(f"{MODELS}/{found[0]}.safetensors")
+        if data is None or hashlib.sha256(data).hexdigest() != found[0]:
+            raise CorruptArchive(self.url, f"the weights {found[0]} have another SHA-256 than their name")
+        return data
+
+    def put_object(self, name: str, data: bytes) -> None:
+        """Write or replace an object of the ledger, such as ``plans/<digest>.parquet``."""
+        self._store.put(f"{LEDGER}/{_ledger_name(name)}", data)
+
+    def put_object_once(self, name: str, data: bytes) -> bool:
+        """Write an object of the ledger unless it exists; True where this call made it."""
+        return self._store.put_once(f"{LEDGER}/{_ledger_name(name)}", data)
+
+    def object(self, name: str) -> bytes | None:
+        return self._store.read(f"{LEDGER}/{_ledger_name(name)}")
+
+    def objects(self, folder: str) -> list[str]:
+        return self._store.names(f"{LEDGER}/{_ledger_name(folder)}")
+
+    # --- writing
+
+    def write_file(self, records: Sequence[Record], *, stem: str) -> DataFile:
+        """Write one data file. Nothing is visible of it before ``commit``; a failed one leaves no file behind."""
+        return write_records(self._store, records, stem=stem)
+
+    def claim_epoch(self, job: str, *, patience: Patience | None = None) -> int:
+        """Take over the job: every earlier holder's commits raise Superseded from now on."""
+        epoch = commits.claim_epoch(self._store, job, patience=patience or Patience())
+        self.refresh()
+        return epoch
+
+    def commit(
+        self,
+        shards: Sequence[tuple[str, DataFile]],
+        *,
+        job: str,
+        epoch: int,
+        patience: Patience | None = None,
+    ) -> CommitResult:
+        """Make the shards' rows visible in one version, each shard exactly once.
+
+        Rows that stand under the same keys, whoever wrote them, go in the same version: no caller has to name
+        them. Calling again with shards that are committed changes nothing.
+
+        Raises:
+            Superseded: another run has claimed a later epoch.
+            LostDataFile: a file is gone or was changed; its shard has to be written again.
+            StoreFull, ArchiveNotWritable, StoreUnreachable, CommitConflict: nothing of this call is visible,
+                or all of it; the next call finds out.
+        """
+        result = commits.commit_shards(
+            self._store, shards, job=job, epoch=epoch, patience=patience or Patience()
+        )
+        self.refresh()
+        return result
+
+
+def within(ordered: Sequence[str], low: str, high: str) -> Sequence[str]:
+    """The part of the sorted keys that lies in [low, high]."""
+    from bisect import bisect_left, bisect_right
+
+    return ordered[bisect_left(ordered, low) : bisect_right(ordered, high)]
+
+
+def _open_version(url: str, version: int) -> Archive:
+    return Archive.open(url, version=version)
+
+
+def _ledger_name(name: str) -> str:
+    parts = name.split("/")
+    if not all(parts) or any(part in (".", "..") for part in parts):
+        raise InvalidRecord(name, "it is no name for an object of the ledger")
+    return name
+
+
+def _checked(store: Store, version: int | None) -> DeltaTable:
+    """A handle on something that is an archive, and not too new a one."""
+    if store.local is not None:
+        if not store.local.exists():
+            raise ArchiveNotFound(store.url)
+        if not store.local.is_dir():
+            raise NotAnArchive(store.url, "it is a file")
+        with store.errors():
+            if not (store.local / LOG).is_dir():
+                if any(store.local.iterdir()):
+                    raise NotAnArchive(store.url, "the folder has no Delta log")
+                raise ArchiveNotFound(store.url)
+    table = store.table(version)
+    found = table.metadata().configuration.get(FORMAT_PROPERTY)
+    if found is None:
+        raise NotAnArchive(store.url, "it is a Delta table that recbatch did not make")
+    if not found.partition(".")[0].isdecimal() or int(found.partition(".")[0]) > int(FORMAT):
+        raise ArchiveTooNew(store.url, f"archive format {found}", f"format {FORMAT}")
+    if problem := schema_problem(pa.schema(table.schema().to_arrow())):
+        raise CorruptArchive(store.url, f"its table's {problem}")
+    return table

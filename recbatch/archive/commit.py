@@ -1,0 +1,199 @@
+"""The only way into the log: data files become rows, each shard exactly once.
+
+Delta's log does not refuse a transaction that it has already seen. What makes a commit atomic is the order:
+open a fresh handle, look on it for the shard's transaction and for a higher epoch, commit on that very handle
+with no retries inside the library. The commit is a put-if-absent of the next version, so whatever happened in
+between makes it fail, and we go round again. A lost answer is found by the next look.
+
+The same rule lets rows be replaced: what this handle shows to be there is what stands when the commit lands.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from deltalake import DeltaTable, Schema
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
+
+from recbatch.archive.errors import CommitConflict, LostDataFile, StoreUnreachable, Superseded
+from recbatch.archive.reader import active_files
+from recbatch.archive.replace import Rewrites, refuse_twice
+from recbatch.archive.schema import TABLE, DataFile
+from recbatch.archive.store import Store
+from recbatch.errors import RecbatchError
+
+T = TypeVar("T")
+SERIAL = "recbatch/commits"  # in every commit: two of ours conflict even where the library would merge them
+
+
+def shard_transaction(shard: str) -> str:
+    return f"recbatch/shard/{shard}"
+
+
+def epoch_transaction(job: str) -> str:
+    return f"recbatch/epoch/{job}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitResult:
+    """What one call of commit did."""
+
+    version: int  # of the table, after it
+    committed: tuple[str, ...]  # shards whose rows this call made visible
+    already: tuple[str, ...]  # shards that stood in the log before
+    rows: int  # made visible
+    replaced: int  # rows of the same keys that went
+    rewritten: int  # files that had to be written anew without those rows
+    turns: int  # rounds of the loop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long to keep trying against conflicts and storage errors."""
+
+    turns: int = 40
+    first_wait_s: float = 0.05
+    longest_wait_s: float = 15.0
+    sleep: Callable[[float], None] = field(default=time.sleep)
+
+    def wait(self, turn: int) -> None:
+        wait_s = min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(turn - 1, 30))
+        self.sleep(wait_s * random.uniform(0.5, 1.0))  # rivals must not march in step
+
+
+def claim_epoch(store: Store, job: str, *, patience: Patience) -> int:
+    """Fence out every earlier run of the job: their next commit raises Superseded."""
+
+    def claim(_: int) -> int:
+        table = store.table()
+        epoch = (table.transaction_version(epoch_transaction(job)) or 0) + 1
+        transact(store, table, [], {epoch_transaction(job): epoch}, {"job": job, "epoch": epoch})
+        return epoch
+
+    return persist(store, claim, patience)
+
+
+def commit_shards(
+    store: Store, shards: Sequence[tuple[str, DataFile]], *, job: str, epoch: int, patience: Patience
+) -> CommitResult:
+    """Make the shards' files part of the table, and let rows of the same keys give way, in one version.
+
+    Calling it again with the same shards changes nothing. A shard may be named several times, once per file.
+    """
+    refuse_twice(store, [file for _, file in shards])
+    rewrites = Rewrites(store)
+
+    def attempt(turn: int) -> CommitResult:
+        table = store.table()
+        seen = table.transaction_version(epoch_transaction(job)) or 0
+        if seen > epoch:
+            raise Superseded(job, epoch, seen)
+        names = list(dict.fromkeys(shard for shard, _ in shards))
+        done = {shard for shard in names if table.transaction_version(shard_transaction(shard)) is not None}
+        active = active_files(store, table)
+        if len(done) == len(names):
+            paths = {file.path for file in active}
+            ours = {shard for shard, file in shards if turn > 1 and file.path in paths}  # a lost answer
+            return CommitResult(
+                version=table.version(),
+                committed=tuple(shard for shard in names if shard in ours),
+                already=tuple(shard for shard in names if shard not in ours),
+                rows=sum(file.rows for shard, file in shards if shard in ours),
+                replaced=0,
+                rewritten=0,
+                turns=turn,
+            )
+        todo = [(shard, file) for shard, file in shards if shard not in done]
+        for shard, file in todo:
+            _check_present(store, shard, file)
+        swaps = rewrites.plan(active, [file for _, file in todo])
+        actions: list[AddAction | RemoveAction] = [_add(file) for _, file in todo]
+        for swap in swaps:
+            actions.append(_remove(swap.old))
+            if swap.new is not None:
+                actions.append(_add(swap.new))
+        fresh = [shard for shard in names if shard not in done]
+        transactions = {epoch_transaction(job): epoch} | {shard_transaction(shard): 1 for shard in fresh}
+        replaced = sum(swap.dropped for swap in swaps)
+        rows = sum(file.rows for _, file in todo)
+        summary = {"job": job, "epoch": epoch, "shards": len(fresh), "rows": rows, "replaced": replaced}
+        version = transact(store, table, actions, transactions, summary)
+        return CommitResult(
+            version=version,
+            committed=tuple(fresh),
+            already=tuple(shard for shard in names if shard in done),
+            rows=rows,
+            replaced=replaced,
+            rewritten=sum(swap.new is not None for swap in swaps),
+            turns=turn,
+        )
+
+    return persist(store, attempt, patience)
+
+
+def persist(store: Store, attempt: Callable[[int], T], patience: Patience) -> T:
+    """Run the attempt until it succeeds, fails for good, or patience is at its end."""
+    turn = 0
+    while True:
+        turn += 1
+        try:
+            return attempt(turn)
+        except (OSError, DeltaError, ValueError, RecbatchError) as error:
+            problem = store.explain(error, writing=True)
+            if not isinstance(problem, (CommitConflict, StoreUnreachable)) or turn >= patience.turns:
+                raise problem from (None if problem is error else error)
+        patience.wait(turn)
+
+
+def transact(
+    store: Store,
+    table: DeltaTable,
+    actions: Sequence[AddAction | RemoveAction],
+    transactions: dict[str, int],
+    summary: dict[str, str | int],
+) -> int:
+    """Commit on this handle as the version after its own, or fail."""
+    version = table.version() + 1
+    now_ms = int(time.time() * 1000)
+    marks = {**transactions, SERIAL: version}
+    table.create_write_transaction(
+        list(actions),
+        "append",
+        Schema.from_arrow(TABLE),
+        [],
+        commit_properties=CommitProperties(
+            custom_metadata={"recbatch": summary},
+            max_commit_retries=0,
+            app_transactions=[Transaction(name, number, now_ms) for name, number in marks.items()],
+        ),
+    )
+    store.settle(version)
+    return version
+
+
+def _check_present(store: Store, shard: str, file: DataFile) -> None:
+    size = store.size(file.path)
+    if size is None:
+        raise LostDataFile(shard, file.path, "is gone")
+    if size != file.size:
+        raise LostDataFile(shard, file.path, f"has {size} bytes, its writer reported {file.size}")
+
+
+def _add(file: DataFile) -> AddAction:
+    statistics = {
+        "numRecords": file.rows,
+        "minValues": {"key": file.min_key},
+        "maxValues": {"key": file.max_key},
+        "nullCount": {"key": 0},
+    }
+    return AddAction(file.path, file.size, {}, int(time.time() * 1000), True, json.dumps(statistics))
+
+
+def _remove(file: DataFile) -> RemoveAction:
+    return RemoveAction(file.path, True, int(time.time() * 1000), file.size, {})

@@ -1,0 +1,270 @@
+"""What can go wrong with an archive.
+
+StoreError     ArchiveNotFound, NotAnArchive, ArchiveTooNew, ArchiveNotReadable, ArchiveNotWritable,
+               StoreFull, StoreUnreachable*, CommitConflict*, LostDataFile*, Superseded
+UsageError     KeyNotFound, DuplicateKey, InvalidRecord, InvalidFilter, InvalidLocation, DecoderNeeded
+CorruptData    CorruptArchive, MissingModel
+
+* retryable
+"""
+
+from __future__ import annotations
+
+from recbatch.errors import CorruptData, StoreError, UsageError
+
+
+class ArchiveNotFound(StoreError):
+    """Nothing stands at the address of an archive."""
+
+    code = "archive-not-found"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+
+    def __str__(self) -> str:
+        return f"There is no archive at {self.url}. Check the path, or make one with 'recbatch compress'."
+
+
+class NotAnArchive(StoreError):
+    """Something else than an archive stands at the address."""
+
+    code = "not-an-archive"
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(url, problem)
+        self.url, self.problem = url, problem
+
+    def __str__(self) -> str:
+        return f"{self.url} is not a recbatch archive: {self.problem}. Name an archive, or an empty place for a new one."
+
+
+class ArchiveTooNew(StoreError):
+    """The archive was written by a later recbatch, or by a later Delta writer."""
+
+    code = "archive-too-new"
+
+    def __init__(self, url: str, found: str, supported: str) -> None:
+        super().__init__(url, found, supported)
+        self.url, self.found, self.supported = url, found, supported
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} needs {self.found}, this recbatch reads {self.supported}. Install a newer recbatch."
+        )
+
+
+class ArchiveNotReadable(StoreError):
+    """The store refuses to let the archive be read."""
+
+    code = "archive-not-readable"
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(url, problem)
+        self.url, self.problem = url, problem
+
+    def __str__(self) -> str:
+        return (
+            f"Reading {self.url} is not allowed: {self.problem}. Check its permissions, or your credentials."
+        )
+
+
+class ArchiveNotWritable(StoreError):
+    """The store refuses to let the archive be written."""
+
+    code = "archive-not-writable"
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(url, problem)
+        self.url, self.problem = url, problem
+
+    def __str__(self) -> str:
+        return f"Writing to {self.url} is not allowed: {self.problem}. Check its permissions, or your credentials."
+
+
+class StoreFull(StoreError):
+    """No room is left where the archive lies."""
+
+    code = "store-full"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+
+    def __str__(self) -> str:
+        return (
+            f"No room is left at {self.url}; the archive stands as it was after its last commit. "
+            "Free some space and run the same command again: it goes on from there."
+        )
+
+
+class StoreUnreachable(StoreError):
+    """The store does not answer, or answers with an error that may pass."""
+
+    code = "store-unreachable"
+    retryable = True
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(url, problem)
+        self.url, self.problem = url, problem
+
+    def __str__(self) -> str:
+        return (
+            f"The store of {self.url} failed: {self.problem}. Check the connection and run the command again."
+        )
+
+
+class CommitConflict(StoreError):
+    """Others kept committing to the archive for as long as we tried to."""
+
+    code = "commit-conflict"
+    retryable = True
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(url, problem)
+        self.url, self.problem = url, problem
+
+    def __str__(self) -> str:
+        return f"Other writers keep committing to {self.url} ({self.problem}). Stop them, or run the command again later."
+
+
+class LostDataFile(StoreError):
+    """A data file is gone, or has another size than its writer reported, before its commit."""
+
+    code = "lost-data-file"
+    retryable = True
+
+    def __init__(self, shard: str, path: str, problem: str) -> None:
+        super().__init__(shard, path, problem)
+        self.shard, self.path, self.problem = shard, path, problem
+
+    def __str__(self) -> str:
+        return (
+            f"Data file {self.path} of shard {self.shard} {self.problem}. The shard has to be written again."
+        )
+
+
+class Superseded(StoreError):
+    """A later run of the same job has taken over."""
+
+    code = "superseded"
+
+    def __init__(self, job: str, mine: int, seen: int) -> None:
+        super().__init__(job, mine, seen)
+        self.job, self.mine, self.seen = job, mine, seen
+
+    def __str__(self) -> str:
+        return (
+            f"Another run of job {self.job} has taken over (epoch {self.seen}, this one has {self.mine}). "
+            "Let that one finish; nothing of this run's commits is lost."
+        )
+
+
+class KeyNotFound(UsageError, KeyError):
+    """The archive has no row of this key."""
+
+    code = "key-not-found"
+
+    def __init__(self, url: str, key: str) -> None:
+        super().__init__(url, key)
+        self.url, self.key = url, key
+
+    def __str__(self) -> str:
+        return f"{self.url} has no image named {self.key!r}. List the names with 'recbatch ls'."
+
+
+class DuplicateKey(UsageError):
+    """Two rows written together have the same key."""
+
+    code = "duplicate-key"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"Key {self.key!r} is written twice at once. Give every image of a run a key of its own."
+
+
+class InvalidRecord(UsageError):
+    """A record contradicts the table's rules."""
+
+    code = "invalid-record"
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(key, problem)
+        self.key, self.problem = key, problem
+
+    def __str__(self) -> str:
+        return (
+            f"The record of {self.key!r} can't be written: {self.problem}. See the table in docs/archive.md."
+        )
+
+
+class InvalidFilter(UsageError):
+    """A --where expression is not one."""
+
+    code = "invalid-filter"
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(where, problem)
+        self.where, self.problem = where, problem
+
+    def __str__(self) -> str:
+        return (
+            f"The filter {self.where!r} can't be used: {self.problem}. "
+            "Write an SQL condition over the archive's columns, such as \"width > 1000 and codec = 'lossy'\"."
+        )
+
+
+class InvalidLocation(UsageError):
+    """An address that no archive can have."""
+
+    code = "invalid-location"
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(url, problem)
+        self.url, self.problem = url, problem
+
+    def __str__(self) -> str:
+        return (
+            f"No archive can lie at {self.url!r}: {self.problem}. Choose another path, or an s3:// address."
+        )
+
+
+class DecoderNeeded(UsageError):
+    """Verification of pixels was asked for without anything that decodes."""
+
+    code = "decoder-needed"
+
+    def __str__(self) -> str:
+        return "Verifying pixels needs a decoder. Hand one over as decoder=, or verify at level 'digests'."
+
+
+class CorruptArchive(CorruptData):
+    """An archive's files contradict one another, or can't be read."""
+
+    code = "corrupt-archive"
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(url, problem)
+        self.url, self.problem = url, problem
+
+    def __str__(self) -> str:
+        return f"{self.url} is damaged: {self.problem}. Run 'recbatch verify' to see what is hit."
+
+
+class MissingModel(CorruptData):
+    """The weights that a stream needs don't lie in the archive."""
+
+    code = "missing-model"
+
+    def __init__(self, url: str, digest: str) -> None:
+        super().__init__(url, digest)
+        self.url, self.digest = url, digest
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} holds no weights whose digest begins with {self.digest}. "
+            "Copy them into _recbatch/models/ from another copy of the archive."
+        )

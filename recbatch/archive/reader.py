@@ -1,0 +1,144 @@
+"""Rows out of Parquet: only the row groups and columns that are asked for."""
+
+from __future__ import annotations
+
+import contextlib
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from recbatch.archive.errors import CorruptArchive
+from recbatch.archive.schema import COLUMNS, DataFile
+from recbatch.archive.store import Store, plain
+
+
+@contextlib.contextmanager
+def opened(store: Store, path: str, *, checksums: bool = True) -> Iterator[pq.ParquetFile]:
+    """A data file's reader; a missing or unreadable file is a CorruptArchive that names it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            source = stack.enter_context(store.reading(path))
+            file = pq.ParquetFile(source, page_checksum_verification=checksums, pre_buffer=True)
+        except FileNotFoundError:
+            raise CorruptArchive(store.url, f"data file {path} is missing") from None
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(store, path, error) from error
+        yield file
+
+
+def unreadable(store: Store, path: str, error: Exception) -> Exception:
+    """What a failed read of a data file means: the store's fault, or the file's."""
+    problem = store.explain(error)
+    if isinstance(problem, CorruptArchive) or _is_damage(error):
+        return CorruptArchive(store.url, f"data file {path} can't be read ({plain(error)})")
+    return problem
+
+
+def _is_damage(error: Exception) -> bool:
+    # Arrow raises bare OSErrors for torn pages; those of the system carry a number
+    return isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None)
+
+
+def active_files(store: Store, table: DeltaTable) -> list[DataFile]:
+    """The files of this handle's version, sorted by their smallest key."""
+    files = []
+    for action in pa.table(table.get_add_actions(flatten=True)).to_pylist():
+        path, size, rows = action["path"], action["size_bytes"], action.get("num_records")
+        low, high = action.get("min.key"), action.get("max.key")
+        if rows is None or low is None or high is None:  # another writer's file: its keys tell
+            keys = read_keys(store, path)
+            rows, low, high = len(keys), min(keys, default=""), max(keys, default="")
+        files.append(DataFile(path=path, size=size, rows=rows, min_key=low, max_key=high))
+    return sorted(files, key=lambda file: (file.min_key, file.path))
+
+
+def read_group(store: Store, path: str, file: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:
+    try:
+        return file.read_row_group(group, columns=list(columns), use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(store, path, error) from error
+
+
+def key_range(file: pq.ParquetFile, group: int) -> tuple[str, str] | None:
+    """Smallest and largest key of a row group by its statistics; None when it has none."""
+    row_group = file.metadata.row_group(group)
+    for place in range(row_group.num_columns):
+        column = row_group.column(place)
+        if column.path_in_schema == "key":
+            statistics = column.statistics
+            if statistics is None or not statistics.has_min_max:
+                return None
+            return statistics.min, statistics.max
+    return None
+
+
+def touches(wanted: Sequence[str], low: str, high: str) -> bool:
+    """Whether one of the sorted keys lies in [low, high]."""
+    place = bisect_left(wanted, low)
+    return place < len(wanted) and wanted[place] <= high
+
+
+def read_keys(store: Store, path: str, *, among: Sequence[str] | None = None) -> list[str]:
+    """All keys of a file in its order, or those of the row groups that may hold the sorted keys ``among``."""
+    keys: list[str] = []
+    with opened(store, path) as file:
+        for group in range(file.num_row_groups):
+            bounds = key_range(file, group)
+            if among is not None and bounds is not None and not touches(among, *bounds):
+                continue
+            keys += read_group(store, path, file, group, ["key"]).column("key").to_pylist()
+    return keys
+
+
+def read_tables(
+    store: Store, path: str, columns: Sequence[str], *, keys: Collection[str] | None = None
+) -> Iterator[pa.Table]:
+    """The file's rows, a row group at a time; with ``keys`` only those, and only what they need is read."""
+    wanted = None if keys is None else sorted(keys)
+    wanted_array = None if wanted is None else pa.array(wanted, pa.string())
+    with opened(store, path) as file:
+        present = [name for name in columns if name in file.schema_arrow.names]
+        heavy = "stream" in present
+        for group in range(file.num_row_groups):
+            if wanted is None:
+                yield read_group(store, path, file, group, present)
+                continue
+            bounds = key_range(file, group)
+            if bounds is not None and not touches(wanted, *bounds):
+                continue
+            if heavy and len(wanted) > 1:  # a single key inside the bounds is nearly always there
+                mask = _mask(read_group(store, path, file, group, ["key"]), wanted_array)
+                if not pc.any(mask).as_py():
+                    continue
+            table = read_group(store, path, file, group, _with_key(present))
+            table = table.filter(_mask(table, wanted_array))
+            if table.num_rows:
+                yield table.select(present)
+
+
+def _with_key(columns: Sequence[str]) -> list[str]:
+    return list(columns) if "key" in columns else ["key", *columns]
+
+
+def _mask(table: pa.Table, wanted: Any) -> Any:
+    return pc.is_in(table.column("key"), value_set=wanted)
+
+
+def known_columns(columns: Iterable[str] | None, available: Collection[str] = COLUMNS) -> list[str]:
+    """The columns to read, ``key`` always among them, in the table's order."""
+    if columns is None:
+        return [name for name in COLUMNS if name in available]
+    asked = {"key", *columns}
+    if unknown := sorted(asked - set(COLUMNS)):
+        raise ValueError(f"no such columns: {', '.join(unknown)}")
+    return [name for name in COLUMNS if name in asked and name in available]
+
+
+def in_range(files: Iterable[DataFile], low: str, high: str) -> list[DataFile]:
+    """The files whose key range meets [low, high]."""
+    return [file for file in files if file.min_key <= high and low <= file.max_key]
