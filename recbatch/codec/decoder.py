@@ -1,0 +1,84 @@
+"""Streams to pictures, by whatever models they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+
+from recbatch import rec, stream
+from recbatch.codec import lossy
+from recbatch.codec.quality import psnr
+from recbatch.errors import RecbatchError
+from recbatch.images import Picture, read_picture
+from recbatch.models import weights
+from recbatch.models.photo import PhotoModel
+from recbatch.rec.base import Coder
+
+PSNR_TOLERANCE_DB = 0.05  # float synthesis may round otherwise on another machine; docs/format.md
+MODELS_HELD = 4
+
+
+class Decoder:
+    """Decodes .rec streams; loads each model once.
+
+    Args:
+        models: head of a model's digest (8 bytes) to its safetensors bytes, for example an archive's; None: the
+            models that come with the package.
+        device: a torch device for synthesis; the entropy-coded part does not depend on it.
+    """
+
+    def __init__(self, models: Callable[[bytes], bytes] | None = None, *, device: str = "cpu") -> None:
+        fetch = models or weights.find
+
+        @lru_cache(maxsize=MODELS_HELD)
+        def model(head: bytes) -> PhotoModel:
+            loaded = PhotoModel.from_bytes(fetch(head), device=device)
+            if loaded.digest[: weights.DIGEST_HEAD] != head:
+                raise weights.BadWeights(
+                    loaded.name, f"they are {loaded.digest.hex()[:16]}, not {head.hex()}"
+                )
+            return loaded
+
+        self._model = model
+
+    def decode(self, data: bytes, *, max_pixels: int = 10**9) -> Picture:
+        """The picture of one stream. Raises CorruptStream, UnsupportedFormat, UnknownModel, OtherArithmetic."""
+        parsed = stream.parse(data, max_pixels=max_pixels)
+        if parsed.codec != lossy.CODEC_LOSSY:
+            raise stream.UnsupportedFormat(f"codec {parsed.codec}")
+        model = self._model(parsed.model)
+        return lossy.decode(parsed, model, self.coder(parsed, model))
+
+    def decode_batch(self, streams: Sequence[bytes]) -> list[Picture | RecbatchError]:
+        """One picture or one error per stream."""
+        out: list[Picture | RecbatchError] = []
+        for data in streams:
+            try:
+                out.append(self.decode(data))
+            except RecbatchError as e:
+                out.append(e)
+        return out
+
+    @staticmethod
+    def coder(parsed: stream.Stream, model: PhotoModel) -> Coder:
+        """The coder that a stream's header names, with its model's tables."""
+        return rec.coder(parsed.coder, parsed.coder_parameters, tables=lossy.tables_of(model))
+
+
+def is_stream(data: bytes) -> bool:
+    """Whether bytes begin as a .rec stream does."""
+    return data.startswith(stream.MAGIC)
+
+
+def read_any(data: bytes, decoder: Decoder) -> Picture:
+    """The picture of a row's bytes, whatever its codec: a .rec stream or an ordinary image file."""
+    return decoder.decode(data) if is_stream(data) else read_picture(data, convert=True)
+
+
+def same_within_tolerance(source: Picture, restored: Picture, recorded_psnr: float) -> bool:
+    """Whether a restored picture is as close to its source as its row says."""
+    return abs(psnr(source.pixels, restored.pixels) - recorded_psnr) <= PSNR_TOLERANCE_DB
+
+
+__all__ = ["PSNR_TOLERANCE_DB", "Decoder", "is_stream", "read_any", "same_within_tolerance"]

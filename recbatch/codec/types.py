@@ -1,0 +1,99 @@
+"""What goes into the codec and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recbatch.errors import UsageError
+
+LEVELS = 32
+MODES = ("lossy", "original")
+KEEP_ORIGINALS = ("never", "smaller", "always")
+
+
+class BadSetting(UsageError):
+    """A codec setting is out of range."""
+
+    code = "bad-setting"
+
+    def __init__(self, name: str, value: str, allowed: str) -> None:
+        super().__init__(name, value, allowed)
+        self.name, self.value, self.allowed = name, value, allowed
+
+    def __str__(self) -> str:
+        return f"The setting {self.name} can't be {self.value}. Give {self.allowed}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How images are to be encoded. Raises BadSetting."""
+
+    mode: str = "lossy"
+    model: str = "photo-s"
+    level: int = 16  # rate level 0..31, see level_of_quality
+    coder: str = "trellis"
+    effort: int = 5  # of the index search, 1..9
+    keep_originals: str = "smaller"  # keep a file's own bytes: never, where they are smaller, always
+    max_pixels: int = 200_000_000
+
+    def __post_init__(self) -> None:
+        _check("mode", self.mode, self.mode in MODES, " or ".join(MODES))
+        _check("level", self.level, 0 <= self.level < LEVELS, f"0 to {LEVELS - 1}")
+        _check("effort", self.effort, 1 <= self.effort <= 9, "1 to 9")
+        _check(
+            "keep_originals",
+            self.keep_originals,
+            self.keep_originals in KEEP_ORIGINALS,
+            ", ".join(KEEP_ORIGINALS),
+        )
+        _check("max_pixels", self.max_pixels, self.max_pixels > 0, "a positive number")
+
+
+def _check(name: str, value: object, good: bool, allowed: str) -> None:
+    if not good:
+        raise BadSetting(name, repr(value), allowed)
+
+
+def level_of_quality(quality: float) -> int:
+    """Rate level of a quality 0..100, linear. Raises BadSetting."""
+    _check("quality", quality, 0 <= quality <= 100, "a number from 0 to 100")
+    return round(quality * (LEVELS - 1) / 100)
+
+
+def quality_of_level(level: int) -> int:
+    """The quality, 0..100, that names a rate level."""
+    return round(level * 100 / (LEVELS - 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A file's bytes, and a name for messages."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """One image, encoded, decoded again from these very bytes, and measured."""
+
+    codec: str  # "lossy" or "original"
+    stream: bytes
+    stream_sha256: bytes
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    source_format: str = ""
+    notes: tuple[str, ...] = ()
+    model: str = ""  # hex digest of the weights
+    level: int = 0
+    effort: int = 0
+    coder: str = ""
+    kl_bits: float = 0.0  # of the exact posterior from the prior
+    index_bits: int = 0
+    symbol_bits: int = 0
+    side_bits: int = 0  # everything else in the stream: header, digests, step counts, padding
+    residual_bits: int = 0
+    psnr: float | None = None
+    ms_ssim: float | None = None
+    pixels_sha256: bytes | None = None

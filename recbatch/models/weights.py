@@ -1,0 +1,103 @@
+"""Weight files: safetensors bytes, named by a digest of what they hold, not of how it is laid out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+
+import torch
+from torch import Tensor
+
+from recbatch.errors import CorruptData, UsageError
+
+ZOO = resources.files("recbatch.models") / "zoo"
+DIGEST_HEAD = 8  # bytes of a digest that a stream carries
+
+
+class UnknownModel(UsageError):
+    """No model of this name or digest is at hand."""
+
+    code = "unknown-model"
+
+    def __init__(self, name: str, known: str) -> None:
+        super().__init__(name, known)
+        self.name, self.known = name, known
+
+    def __str__(self) -> str:
+        return f"There is no model '{self.name}'. Known models: {self.known}; see 'recbatch models ls'."
+
+
+class BadWeights(CorruptData):
+    """A weight file is damaged or not a model."""
+
+    code = "bad-weights"
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name, self.problem = name, problem
+
+    def __str__(self) -> str:
+        return f"The weights of model '{self.name}' can't be used: {self.problem}. Fetch the file again."
+
+
+def digest(tensors: Mapping[str, Tensor]) -> bytes:
+    """SHA-256 (32 bytes) over name, type, shape and little-endian bytes of each tensor, in order of name."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        t = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name}\0{str(t.dtype).removeprefix('torch.')}\0{list(t.shape)}\0".encode())
+        total.update(t.view(torch.uint8).numpy().tobytes() if t.dim() else t.numpy().tobytes())
+    return total.digest()
+
+
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file's bytes."""
+    from safetensors.torch import save
+
+    return bytes(save({k: v.contiguous() for k, v in tensors.items()}, metadata=dict(metadata)))
+
+
+def parse(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file's bytes. Raises BadWeights."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        (length,) = struct.unpack_from("<Q", data)
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        return dict(load(data)), dict(metadata)
+    except (SafetensorError, ValueError, struct.error, AttributeError) as e:
+        raise BadWeights("?", str(e).splitlines()[0]) from e
+
+
+def names() -> list[str]:
+    """Models that come with the package."""
+    return sorted(
+        f.name.removesuffix(".safetensors") for f in ZOO.iterdir() if f.name.endswith(".safetensors")
+    )
+
+
+@cache
+def read(name: str) -> bytes:
+    """The weight file of a model of the package's zoo. Raises UnknownModel."""
+    if name not in names():
+        raise UnknownModel(name, ", ".join(names()) or "none")
+    return (ZOO / f"{name}.safetensors").read_bytes()
+
+
+@cache
+def zoo() -> dict[bytes, str]:
+    """Digest head to name, for every model of the zoo."""
+    return {digest(parse(read(name))[0])[:DIGEST_HEAD]: name for name in names()}
+
+
+def find(head: bytes) -> bytes:
+    """The zoo's weight file whose digest begins with ``head``. Raises UnknownModel."""
+    known = zoo()
+    if head not in known:
+        raise UnknownModel(head.hex(), ", ".join(sorted(k.hex() for k in known)) or "none")
+    return read(known[head])
