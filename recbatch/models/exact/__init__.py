@@ -12,10 +12,12 @@ from recbatch.models.exact.errors import (
 )
 from recbatch.models.exact.layers import ExactConv2d, FoldedConv2d, integer_bytes, quantise, to_int32
 from recbatch.models.exact.mode import exact_mode, guard_environment
+from recbatch.models.exact.selftest import RUNGS, Trial, at_least, ladder_report
 
 __all__ = [
     "COMPAND_EXP",
     "COMPAND_RANGE",
+    "RUNGS",
     "THRESHOLDS",
     "ExactBoundExceeded",
     "ExactConv2d",
@@ -24,11 +26,14 @@ __all__ = [
     "FoldedConv2d",
     "InexactArithmetic",
     "MalformedExactLayer",
+    "Trial",
+    "at_least",
     "compand",
     "compand_train",
     "exact_mode",
     "guard_environment",
     "integer_bytes",
+    "ladder_report",
     "quantise",
     "to_int32",
 ]

@@ -53,10 +53,10 @@ def finish(
 ) -> Integers:
     """Round the sums to the output's grid, add what is on that grid already, clamp."""
     shift = np.asarray(shift_O, dtype=np.int64)[:, None, None]
-    y = (acc_BOHW + half(shift)) >> shift
+    y: Integers = (acc_BOHW + half(shift)) >> shift
     if addend is not None:
         y = y + addend
-    return np.clip(y, *out_range)
+    return y.clip(*out_range)
 
 
 def bounds(weight_OIKK: Integers, bias_LO: Integers, shift_O: Integers, in_range: Range) -> Integers:
@@ -95,3 +95,20 @@ def check_layer(
     worst = int(reached.argmax())
     if reached[worst] > SUM_LIMIT:
         raise ExactBoundExceeded(worst, int(reached[worst]), SUM_LIMIT)
+
+
+def scattered(shape: tuple[int, ...], in_range: Range, *, seed: int) -> Integers:
+    """Integers spread over a range, the same on every machine: inputs of self-tests and golden vectors."""
+    lo, hi = in_range
+    z = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64) + np.uint64(seed << 40)
+    z *= np.uint64(0x9E3779B97F4A7C15)  # the finaliser of SplitMix64, Steele et al. 2014
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    spread = (z % np.uint64(hi - lo + 1)).astype(np.int64) + lo
+    return spread.reshape(shape)
+
+
+def signs(shape: tuple[int, ...], *, seed: int) -> Integers:
+    """+1 and -1, the same on every machine."""
+    return 2 * scattered(shape, (0, 1), seed=seed) - 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ class _Compand(torch.autograd.Function):
     """Value of the decoder, or its smooth form; always the smooth form's slope, also at 0."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, y: Tensor, quantise: bool) -> Tensor:
+    def forward(ctx: Any, y: Tensor, quantise: bool) -> Tensor:
         ctx.save_for_backward(y)
         if quantise:
             samples = torch.floor(y.clamp(-(2.0**20), 2.0**20) * UNIT + 0.5).to(torch.int64)
@@ -72,7 +73,7 @@ class _Compand(torch.autograd.Function):
         return steps * 2.0**-COMPAND_EXP
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def,override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
         size = y.abs()
         slope = STEPS_PER_OCTAVE / math.log(2) * 2.0**-COMPAND_EXP / (1 + size)

@@ -2,8 +2,8 @@
 
 Shapes: B batch, I input channels, O output channels, H, W plane, K kernel side, L rate levels.
 
-Both sides of a layer are integers times a power of two: real = integer * 2**-exp. A channel's weights lie on the
-grid 2**-t, so its sums lie on 2**-(t + in_exp), and shift = t + in_exp - out_exp brings them to the output's grid.
+Both sides of a layer are integers times a power of two: real = integer * 2**-exp. A channel's weights lie on
+the grid 2**-t, so its sums lie on 2**-(t + in_exp); shift = t + in_exp - out_exp brings them to the output's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Floor(torch.autograd.Function):
         return x.floor()
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient
 
 
@@ -36,7 +36,7 @@ class _RoundWeight(torch.autograd.Function):
         return (x + 0.5).floor().clamp(-MAX_WEIGHT, MAX_WEIGHT)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient  # also beyond the clamp, so that such a weight can come back
 
 
@@ -53,14 +53,14 @@ def _power_of_two(exponent: Tensor) -> Tensor:
 class ExactConv2d(nn.Module):
     """Convolution that trains in float and is, once quantised, an integer layer.
 
-    Stride 1, no groups, zeros around the plane. Set ``quantised`` (or call ``quantise``) to train on the grid.
+    Stride 1, no groups, zeros around the plane. ``quantised`` (see ``quantise``) means training on the grid.
 
     Args:
         in_exp, out_exp: real value = integer * 2**-exp, for inputs and outputs.
         in_range: integers that come in, within [-128, 255].
-        out_range: integers that go out, within int16; [0, 255] for hidden layers, whose lower clamp is the ReLU.
-        level_bias: number of rate levels; > 0 lets ``forward`` and ``fold`` take ``extra_bias`` and keeps room for
-            it, up to the width of ``out_range`` (beyond which an output is saturated anyway).
+        out_range: integers that go out, within int16; [0, 255] in hidden layers: the lower clamp is the ReLU.
+        level_bias: number of rate levels. > 0 keeps room for ``extra_bias`` up to the width of ``out_range``,
+            beyond which it would only saturate; hidden layers of 8 bits have that room in any case.
     """
 
     def __init__(
@@ -105,8 +105,9 @@ class ExactConv2d(nn.Module):
 
     @property
     def _extra_reach(self) -> float:
-        """Real value beyond which an extra bias is clamped."""
-        return float((self.out_range[1] - self.out_range[0]) * 2.0**-self.out_exp) if self.level_bias else 0.0
+        """Real value beyond which an extra bias is clamped; 0 where none is allowed."""
+        width = self.out_range[1] - self.out_range[0]
+        return float(width * 2.0**-self.out_exp) if self.level_bias or width <= 255 else 0.0
 
     def _least_exponent(self) -> int:
         return self.out_exp - self.in_exp  # shift 0
@@ -114,10 +115,10 @@ class ExactConv2d(nn.Module):
     @torch.no_grad()
     def _mass(self) -> tuple[Tensor, Tensor]:
         """Per channel, float64: largest |weight|; largest partial sum at t = 0, before any rounding."""
-        weight = self.weight.detach().double().abs().flatten(1)
+        weight = self.weight.detach().abs().flatten(1)
         bias = 0.0 if self.bias is None else self.bias.detach().double().abs()
         steps = (bias + self._extra_reach) * 2.0**self.in_exp + 2.0 ** (self.in_exp - self.out_exp - 1)
-        return weight.amax(1), weight.sum(1) * self._reach + steps
+        return weight.amax(1).double(), weight.sum(1, dtype=torch.float64) * self._reach + steps
 
     @torch.no_grad()
     def weight_exponents(self) -> Tensor:
@@ -132,7 +133,7 @@ class ExactConv2d(nn.Module):
     def project_(self) -> None:
         """Pull weights that no grid fits (the shift would be negative) back to where one does.
 
-        Cheap; call it after optimiser steps if ``headroom`` comes near 1. It never changes a layer that folds.
+        Cheap; for use after optimiser steps if ``headroom`` comes near 1. Changes no layer that is below it.
         """
         finest = 2.0 ** self._least_exponent()
         limit = MAX_WEIGHT / finest
@@ -155,9 +156,9 @@ class ExactConv2d(nn.Module):
         bias = None if self.bias is None else self.bias[:, None, None]
         if extra_bias is None:
             return bias
-        if not self.level_bias:
+        if self._extra_reach == 0:
             raise ExactLayerMisused(
-                "extra_bias was given to a layer built with level_bias=0",
+                "extra_bias was given to a layer of wide output built with level_bias=0",
                 "Build it with the number of levels",
             )
         extra = extra_bias.to(self.weight.dtype).clamp(-self._extra_reach, self._extra_reach)
@@ -205,7 +206,7 @@ class ExactConv2d(nn.Module):
             shift = exponent + (self.in_exp - self.out_exp)
             to_output = _power_of_two(-shift)[:, None, None]
             half = torch.where(shift > 0, 0.5, 0.0).to(torch.float32)[:, None, None]
-            # real inputs, outputs in steps of the output's grid; every number here is what folding makes of it
+            # real inputs, outputs in steps of the output's grid: each number is what folding makes of it
             scaled = weight * (to_output * 2.0**self.in_exp)[..., None]
             offset = bias * to_output + half
             y = functional.conv2d(x.float(), scaled, None, padding=self.kernel_size // 2) + offset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -51,35 +51,23 @@ def _precision_switches() -> list[Any]:
         (backends.cudnn, "conv"),
     ):
         switch = getattr(owner, member, None)
-        try:
-            switch.fp32_precision  # noqa: B018 - torch before 2.9 has none: there the self-test alone guards
-        except (AttributeError, RuntimeError):
-            continue
-        found.append(switch)
+        if hasattr(switch, "fp32_precision"):  # torch before 2.9 has none: there the self-test alone guards
+            found.append(switch)
     return found
 
 
 @contextmanager
 def _switches() -> Iterator[None]:
-    undo: list[Callable[[], None]] = []
-
-    def restore(setter: Callable[[Any], None], value: Any) -> None:
-        undo.append(lambda: setter(value))
-
-    try:
+    with ExitStack() as undo:
         for switch in _precision_switches():
-            restore(
-                lambda value, switch=switch: setattr(switch, "fp32_precision", value), switch.fp32_precision
-            )
+            undo.callback(setattr, switch, "fp32_precision", switch.fp32_precision)
             switch.fp32_precision = "ieee"
-        restore(torch.backends.nnpack.set_flags, torch.backends.nnpack.set_flags(False)[0])
-        # cuDNN picks Winograd and FFT by heuristics that no flag forbids; without it torch uses im2col + cuBLAS
-        restore(lambda on: setattr(torch.backends.cudnn, "enabled", on), torch.backends.cudnn.enabled)
+        set_nnpack: Any = torch.backends.nnpack.set_flags
+        undo.callback(set_nnpack, *set_nnpack(False))
+        # cuDNN picks Winograd and FFT by heuristics that no flag forbids; without it: im2col and cuBLAS
+        undo.callback(setattr, torch.backends.cudnn, "enabled", torch.backends.cudnn.enabled)
         torch.backends.cudnn.enabled = False
         yield
-    finally:
-        for step in reversed(undo):
-            step()
 
 
 @contextmanager
@@ -89,7 +77,7 @@ def exact_mode(*, paranoid: bool = False) -> Iterator[None]:
     Inside: inference mode, no autocast, full float32, no NNPACK, no cuDNN. All is restored on exit.
 
     Args:
-        paranoid: check each layer's input range, and that its sums lie on their grid; raises InexactArithmetic.
+        paranoid: check each layer's input range, and its sums' grid; they raise InexactArithmetic.
     """
     with _lock, ExitStack() as stack:
         depth: int = getattr(_here, "depth", 0)
