@@ -1,0 +1,46 @@
+"""The Python API behind ``import recbatch``; the command line calls these functions and nothing else.
+
+Heavy modules (torch, Ray, pyarrow) are imported by the function that needs them, never here.
+"""
+
+from recbatch.api.archives import Archive, QuarantinedImage, open, pixel_check, verify
+from recbatch.api.common import NoMode, make_settings
+from recbatch.api.jobs import compress, restore
+from recbatch.api.single import (
+    NoQuality,
+    StreamInfo,
+    UnknownFormat,
+    decode,
+    decode_file,
+    encode,
+    encode_measured,
+    file_format,
+    stream_info,
+)
+from recbatch.api.zoo import ModelCheck, ModelInfo, model, model_names, verify_model
+
+__all__ = [
+    "Archive",
+    "ModelCheck",
+    "ModelInfo",
+    "NoMode",
+    "NoQuality",
+    "QuarantinedImage",
+    "StreamInfo",
+    "UnknownFormat",
+    "compress",
+    "decode",
+    "decode_file",
+    "encode",
+    "encode_measured",
+    "file_format",
+    "make_settings",
+    "model",
+    "model_names",
+    "open",
+    "pixel_check",
+    "restore",
+    "stream_info",
+    "verify",
+    "verify_model",
+]

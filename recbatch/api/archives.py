@@ -1,0 +1,199 @@
+"""Archives to read from: a mapping from key to record, the images themselves, and the check of it all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from recbatch.api.common import Location, VerifyLevel
+from recbatch.errors import RecbatchError, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from PIL import Image
+
+    from recbatch import archive as table
+    from recbatch.archive import Finding, Record, Stats, VerifyReport
+    from recbatch.codec import Decoder
+    from recbatch.images import Picture
+
+
+class Archive(Mapping[str, "Record"]):
+    """An archive, opened for reading: a mapping from key to record, and the images themselves."""
+
+    def __init__(self, table: table.Archive) -> None:
+        self._table = table
+
+    def __repr__(self) -> str:
+        return f"Archive({self.url!r}, version={self.version})"
+
+    @property
+    def url(self) -> str:
+        return self._table.url
+
+    @property
+    def version(self) -> int:
+        return self._table.version
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        return self._table.properties
+
+    def __getitem__(self, key: str) -> Record:
+        return self._table[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def records(self, columns: Sequence[str] | None = None, where: str | None = None) -> Iterator[Record]:
+        """Records by key; ``where`` is a condition in SQL on the table's columns. Raises InvalidFilter."""
+        return self._table.records(columns=columns, where=where)
+
+    def to_arrow(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+        return self._table.to_arrow(columns=columns, where=where)
+
+    def stats(self) -> Stats:
+        return self._table.stats()
+
+    @property
+    def light_columns(self) -> tuple[str, ...]:
+        """All columns but the streams themselves."""
+        from recbatch.archive import LIGHT_COLUMNS
+
+        return LIGHT_COLUMNS
+
+    def describe(self) -> dict[str, Any]:
+        """The archive as a whole: where it lies, its version and size, the models within."""
+        stats = self.stats()
+        return {
+            "url": self.url,
+            "version": self.version,
+            "format": self.properties.get("recbatch.format", ""),
+            "rows": stats.rows,
+            "quarantined": stats.quarantined,
+            "files": stats.files,
+            "file_bytes": stats.file_bytes,
+            "bytes_in": stats.total.bytes_in,
+            "bytes_out": stats.total.bytes_out,
+            "models": ", ".join(self._table.models()),
+        }
+
+    def image(self, key: str) -> Image.Image:
+        """One image, decoded. Raises KeyNotFound, QuarantinedImage, CorruptStream."""
+        return next(self.images([key]))
+
+    def images(self, keys: Iterable[str]) -> Iterator[Image.Image]:
+        """Images, decoded one by one in the order of ``keys``."""
+        from recbatch.images import to_pil
+
+        for key in keys:
+            yield to_pil(self._picture(self[key]))
+
+    def file(self, key: str, format: str | None = None) -> tuple[str, bytes]:
+        """One image as a file: its format and bytes. Without ``format``: the original file where the archive
+        holds it, else a PNG."""
+        from recbatch.images import write_picture
+
+        record = self[key]
+        if format is None and record.codec == "original":
+            return record.source_format or "", stored(record)
+        return format or "png", write_picture(self._picture(record), format or "png")
+
+    def stored(self, key: str) -> bytes:
+        """What the archive holds for a key: a .rec stream, or the original file."""
+        return stored(self[key])
+
+    def _picture(self, record: Record) -> Picture:
+        from recbatch.images import read_picture
+
+        data = stored(record)
+        if record.codec == "original":
+            return read_picture(data, convert=True)
+        return self._decoder.decode(data)
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return archive_decoder(self._table)
+
+
+class QuarantinedImage(UsageError):
+    """The row asked for holds an error, not an image."""
+
+    code = "quarantined-image"
+
+    def __init__(self, key: str, error_code: str, error: str) -> None:
+        super().__init__(key, error_code, error)
+        self.key, self.error_code, self.error = key, error_code, error
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key} is quarantined ({self.error_code}: {self.error.rstrip('.')}). "
+            "Mend the source and run compress with --retry-quarantined."
+        )
+
+
+def stored(record: Record) -> bytes:
+    if record.status != "ok" or record.stream is None:
+        raise QuarantinedImage(record.key, record.error_code or "", record.error or "")
+    return record.stream
+
+
+def archive_decoder(archive: table.Archive) -> Decoder:
+    """A decoder that takes its weights from the archive itself."""
+    from recbatch.codec import Decoder
+
+    return Decoder(lambda digest: archive.model(digest.hex()))
+
+
+def open(url: Location) -> Archive:
+    """Open an archive for reading. Raises ArchiveNotFound, NotAnArchive, ArchiveTooNew."""
+    from recbatch import archive
+
+    return Archive(archive.Archive.open(os.fspath(url)))
+
+
+def verify(
+    archive: Location,
+    *,
+    level: VerifyLevel = "digests",
+    sample: float = 1.0,
+    progress: Callable[[Any], None] | None = None,
+) -> VerifyReport:
+    """Check an archive against its own log, digests, or (level "pixels") its decoded images. Changes nothing."""
+    from recbatch import archive as table
+
+    opened = table.Archive.open(os.fspath(archive))
+    check = pixel_check(archive_decoder(opened)) if level == "pixels" else None
+    return table.verify(opened, level=level, sample=sample, decoder=check, progress=progress)
+
+
+def pixel_check(decoder: Decoder) -> Callable[[Record], Finding | None]:
+    """Whether a row's bytes decode, to the size and mode that the row promises.
+
+    A stream carries digests of its entropy-coded integers, so a decoder with other weights or other arithmetic is
+    found here, before pixels are compared with anything.
+    """
+    from recbatch.archive import Finding
+    from recbatch.codec import read_any
+
+    def check(record: Record) -> Finding | None:
+        try:
+            picture = read_any(stored(record), decoder)
+        except RecbatchError as error:
+            return Finding(key=record.key, code=error.code, problem=str(error))
+        found, want = (
+            (picture.width, picture.height, picture.mode),
+            (record.width, record.height, record.mode),
+        )
+        if record.codec != "original" and found != want:
+            return Finding(
+                key=record.key, code="wrong-size", problem=f"it decodes to {found}, its row says {want}"
+            )
+        return None
+
+    return check

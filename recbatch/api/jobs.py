@@ -1,0 +1,86 @@
+"""Long work: compress a source into an archive, restore an archive to files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from recbatch.api.common import Executor, KeepOriginals, Location, make_settings
+
+if TYPE_CHECKING:
+    from recbatch.engine import Report
+
+
+def compress(
+    source: Location,
+    archive: Location,
+    *,
+    quality: float | None = None,
+    original: bool = False,
+    model: str = "photo-s",
+    coder: str = "trellis",
+    effort: int = 5,
+    keep_originals: KeepOriginals = "smaller",
+    max_pixels: int = 200_000_000,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    workers: int | None = None,
+    gpus_per_worker: float = 0,
+    retry_quarantined: bool = False,
+    dry_run: bool = False,
+    executor: Executor = "ray",
+    progress: Callable[[Any], None] | None = None,
+) -> Report:
+    """Archive what is new or changed under ``source``; run it again to go on after any interruption.
+
+    Give either ``quality`` (0..100, lossy) or ``original=True`` (the files' own bytes).
+    """
+    from recbatch import engine
+
+    settings = make_settings(
+        quality=quality,
+        original=original,
+        model=model,
+        coder=coder,
+        effort=effort,
+        keep_originals=keep_originals,
+        max_pixels=max_pixels,
+    )
+    return engine.compress(
+        os.fspath(source),
+        os.fspath(archive),
+        settings=settings,
+        include=tuple(include),
+        exclude=tuple(exclude),
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        retry_quarantined=retry_quarantined,
+        dry_run=dry_run,
+        executor=executor,
+        progress=progress,
+    )
+
+
+def restore(
+    archive: Location,
+    destination: Location,
+    *,
+    where: str | None = None,
+    format: str = "original-or-png",
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[Any], None] | None = None,
+) -> Report:
+    """Write the archive's images as files again, under the same keys."""
+    from recbatch import engine
+
+    return engine.restore(
+        os.fspath(archive),
+        os.fspath(destination),
+        where=where,
+        format=format,
+        workers=workers,
+        overwrite=overwrite,
+        progress=progress,
+    )

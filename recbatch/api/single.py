@@ -1,0 +1,221 @@
+"""Single images: encode, decode, and what a stream says of itself."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recbatch.api.common import Location, make_settings
+from recbatch.errors import RecbatchError, UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from recbatch.codec import Encoded
+
+PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+SUFFIXES = {
+    ".png": "png",
+    ".webp": "webp",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+
+
+class NoQuality(UsageError):
+    """A single image was to be encoded without a quality."""
+
+    code = "no-quality"
+
+    def __str__(self) -> str:
+        return "No quality was chosen. Give --quality 0..100: 0 is smallest, 100 nearest to the source."
+
+
+class UnknownFormat(UsageError):
+    """A file's name does not say which format it is to have."""
+
+    code = "unknown-format"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f"The name {self.name} does not say which format to write. End it in .png, .webp, .jpg or .tiff."
+        )
+
+
+def encode(
+    image: Image.Image | bytes | Location,
+    *,
+    quality: float,
+    model: str = "photo-s",
+    coder: str = "trellis",
+    effort: int = 5,
+    max_pixels: int = 200_000_000,
+) -> bytes:
+    """One image as a .rec stream, decoded again and measured before it is returned.
+
+    Args:
+        image: a Pillow image, the bytes of an image file, or the path of one.
+        quality: 0 (smallest) to 100 (nearest to the source).
+
+    What a stream can't hold (16 bits, CMYK, animation) is converted, as ``encode_measured`` notes.
+
+    Raises:
+        ImageError: the image is broken, or too large.
+    """
+    return encode_measured(
+        image, quality=quality, model=model, coder=coder, effort=effort, max_pixels=max_pixels
+    ).stream
+
+
+def encode_measured(
+    image: Image.Image | bytes | Location,
+    *,
+    quality: float | None,
+    model: str = "photo-s",
+    coder: str = "trellis",
+    effort: int = 5,
+    max_pixels: int = 200_000_000,
+) -> Encoded:
+    """As ``encode``, with all that the codec found out: bits by kind, PSNR, MS-SSIM, notes."""
+    if quality is None:
+        raise NoQuality
+    from recbatch.codec import ImageCodec, Source
+
+    settings = make_settings(
+        quality=quality,
+        model=model,
+        coder=coder,
+        effort=effort,
+        keep_originals="never",
+        max_pixels=max_pixels,
+    )
+    (result,) = ImageCodec(settings).encode([Source(name="image", data=image_bytes(image))])
+    if isinstance(result, RecbatchError):
+        raise result
+    return result
+
+
+def image_bytes(image: Image.Image | bytes | Location) -> bytes:
+    """The bytes of an image file that holds just this image."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str | os.PathLike):
+        return Path(image).read_bytes()
+    out = io.BytesIO()
+    extras = {key: image.info[key] for key in ("icc_profile", "exif") if image.info.get(key)}
+    if image.mode in PNG_MODES:
+        image.save(out, format="PNG", compress_level=1, **extras)
+    else:
+        image.save(out, format="TIFF", **extras)
+    return out.getvalue()
+
+
+def decode(stream: bytes, *, max_pixels: int = 10**9) -> Image.Image:
+    """The image of a .rec stream, with its metadata in ``.info``.
+
+    Raises CorruptStream, UnsupportedFormat, StreamTooLarge, UnknownModel.
+    """
+    from recbatch.codec import Decoder
+    from recbatch.images import to_pil
+
+    return to_pil(Decoder().decode(stream, max_pixels=max_pixels))
+
+
+def decode_file(stream: bytes, format: str = "png", *, max_pixels: int = 10**9) -> bytes:
+    """A .rec stream as the bytes of an image file: png, webp, jpeg or tiff. Raises CannotWrite too."""
+    from recbatch.codec import Decoder
+    from recbatch.images import write_picture
+
+    return write_picture(Decoder().decode(stream, max_pixels=max_pixels), format)
+
+
+def file_format(name: str) -> str:
+    """The format that a file's name asks for. Raises UnknownFormat."""
+    suffix = Path(name).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UnknownFormat(name)
+    return SUFFIXES[suffix]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """The header of a .rec stream, and where its bytes go; digests are hexadecimal."""
+
+    format: str
+    codec: str
+    width: int
+    height: int
+    mode: str
+    size_bytes: int
+    bpp: float
+    model: str
+    model_name: str | None
+    level: int
+    quality: int
+    coder: str
+    coder_number: int
+    coder_parameters: str
+    parameters_digest: str
+    latents_digest: str
+    bytes: Mapping[str, int]
+
+
+def stream_info(data: bytes) -> StreamInfo:
+    """What a .rec stream says of itself, its checksum included. Raises CorruptStream, UnsupportedFormat."""
+    from recbatch import stream
+    from recbatch.codec import quality_of_level
+
+    parsed, head = stream.parse(data), stream.header(data)
+    names = {
+        stream.SECTION_LATENTS: "latents",
+        stream.SECTION_ALPHA: "alpha",
+        stream.SECTION_METADATA: "metadata",
+        stream.SECTION_RESIDUAL: "residual",
+    }
+    sections = {names.get(kind, f"section {kind}"): len(part) for kind, part in parsed.sections.items()}
+    return StreamInfo(
+        format=f"{stream.MAJOR}.{head.minor}",
+        codec={stream.CODEC_LOSSY: "lossy", stream.CODEC_LOSSLESS: "lossless"}.get(
+            parsed.codec, str(parsed.codec)
+        ),
+        width=parsed.width,
+        height=parsed.height,
+        mode=parsed.mode,
+        size_bytes=len(data),
+        bpp=8 * len(data) / (parsed.width * parsed.height),
+        model=parsed.model.hex(),
+        model_name=_zoo_name(parsed.model),
+        level=parsed.level,
+        quality=quality_of_level(parsed.level),
+        coder=_coder_name(parsed.coder, parsed.coder_parameters),
+        coder_number=parsed.coder,
+        coder_parameters=parsed.coder_parameters.hex(),
+        parameters_digest=parsed.parameters_digest.hex(),
+        latents_digest=parsed.latents_digest.hex(),
+        bytes={"header and checksum": len(data) - sum(sections.values()), **sections},
+    )
+
+
+def _zoo_name(head: bytes) -> str | None:
+    from recbatch.models import weights
+
+    return weights.zoo().get(head)
+
+
+def _coder_name(number: int, parameters: bytes) -> str:
+    from recbatch import rec
+
+    try:
+        return rec.coder(number, parameters).name
+    except RecbatchError:
+        return "unknown"

@@ -1,0 +1,113 @@
+"""``recbatch compress``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from recbatch.cli import options
+from recbatch.cli.display import Progress, report_text
+
+HELP = """Archive what is new or changed under SOURCE.
+
+Every image is decoded again and measured before its row exists. A bad image becomes a
+quarantined row and the rest goes on (exit status 1). Run the same command again after
+any interruption: it does only what is missing.
+
+\b
+Examples:
+  recbatch compress photos/ photos.rba --quality 50
+  recbatch compress s3://bucket/raw archive/ --original --include '*.tif'
+"""
+
+
+class Executor(StrEnum):
+    ray = "ray"
+    processes = "processes"
+    inline = "inline"
+
+
+class KeepOriginals(StrEnum):
+    never = "never"
+    smaller = "smaller"
+    always = "always"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("compress", help=HELP)(compress)
+
+
+def compress(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="Folder or URL with images; every file under it is an item."),
+    ],
+    archive: options.ArchiveUrl,
+    quality: options.Quality = None,
+    original: Annotated[
+        bool, typer.Option("--original", help="Keep the files' own bytes instead of coding their pixels.")
+    ] = False,
+    model: options.Model = options.DEFAULT_MODEL,
+    coder: options.Coder = options.DEFAULT_CODER,
+    effort: options.Effort = options.DEFAULT_EFFORT,
+    keep_originals: Annotated[
+        KeepOriginals,
+        typer.Option("--keep-originals", help="Store a file's own bytes instead of its stream: when?"),
+    ] = KeepOriginals.smaller,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="GLOB", help="Only keys that match; may be repeated."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="GLOB", help="Not keys that match; may be repeated."),
+    ] = None,
+    max_pixels: options.MaxPixels = options.DEFAULT_MAX_PIXELS,
+    workers: options.Workers = None,
+    gpus_per_worker: Annotated[
+        float,
+        typer.Option("--gpus-per-worker", min=0, metavar="N", help="GPUs per worker; fractions share one."),
+    ] = 0,
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try images again that were quarantined before.")
+    ] = False,
+    executor: Annotated[
+        Executor,
+        typer.Option(
+            "--executor",
+            help="How workers run: on Ray, as plain processes, or inline (unprotected from crashes).",
+        ),
+    ] = Executor.ray,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+    ] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    import recbatch
+
+    with Progress("compress", as_json=as_json, quiet=quiet) as progress:
+        report = recbatch.compress(
+            source,
+            archive,
+            quality=quality,
+            original=original,
+            model=model,
+            coder=coder,
+            effort=effort,
+            keep_originals=keep_originals.value,
+            include=include or (),
+            exclude=exclude or (),
+            max_pixels=max_pixels,
+            workers=workers,
+            gpus_per_worker=gpus_per_worker,
+            retry_quarantined=retry_quarantined,
+            dry_run=dry_run,
+            executor=executor.value,
+            progress=progress.event,
+        )
+    report_text(report, archive=archive, as_json=as_json, quiet=quiet)
+    raise typer.Exit(report.exit_status)

@@ -1,0 +1,184 @@
+"""``recbatch ls``, ``stats`` and ``info``: what an archive or a stream holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recbatch.cli import options, streams
+from recbatch.cli.text import bytes_text, columns, count, number, print_json
+
+if TYPE_CHECKING:
+    from recbatch.api import StreamInfo
+    from recbatch.archive import Record, Stats, Totals
+
+LS_HELP = """List the keys of an archive, one a line.
+
+\b
+Examples:
+  recbatch ls photos.rba
+  recbatch ls photos.rba --long --where "status = 'quarantined'"
+"""
+
+STATS_HELP = """Totals of an archive by status, codec and model: images, bytes, bits per pixel, savings.
+
+\b
+Examples:
+  recbatch stats photos.rba
+  recbatch stats s3://bucket/photos --json
+"""
+
+INFO_HELP = """Show an archive, one image of it, or a .rec file in detail.
+
+\b
+Examples:
+  recbatch info photos.rba 2024/beach.jpg
+  recbatch info photo.rec
+"""
+
+LONG_COLUMNS = (
+    *("key", "status", "codec", "width", "height", "source_size", "stream_size"),
+    *("psnr", "error_code", "error"),
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("ls", help=LS_HELP)(ls)
+    app.command("stats", help=STATS_HELP)(stats)
+    app.command("info", help=INFO_HELP)(info)
+
+
+def ls(
+    archive: options.ArchiveUrl,
+    where: options.Where = None,
+    long: Annotated[
+        bool, typer.Option("--long", "-l", help="Also status, codec, size, quality or error.")
+    ] = False,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    import recbatch
+
+    opened = recbatch.open(archive)
+    if as_json:
+        for record in opened.records(opened.light_columns, where):
+            print_json({name: getattr(record, name) for name in opened.light_columns})
+        return
+    for record in opened.records(LONG_COLUMNS if long else ("key",), where):
+        typer.echo(long_line(record) if long else record.key)
+
+
+def long_line(record: Record) -> str:
+    """One row, tab-separated, so that a million of them stream and sort."""
+    if record.status != "ok":
+        return "\t".join([record.key, record.status, f"[{record.error_code}]", record.error or ""])
+    size = f"{record.width}x{record.height}" if record.width else "-"
+    share = f"{bytes_text(record.source_size or 0)} -> {bytes_text(record.stream_size or 0)}"
+    quality = f"{record.psnr:.2f} dB" if record.psnr is not None else "-"
+    return "\t".join([record.key, record.status, record.codec or "-", size, share, quality])
+
+
+def stats(archive: options.ArchiveUrl, as_json: options.Json = False, debug: options.Debug = False) -> None:
+    import recbatch
+
+    opened = recbatch.open(archive)
+    found = opened.stats()
+    if as_json:
+        print_json({"url": opened.url, "version": opened.version, **found.to_dict()})
+        return
+    typer.echo(f"{count(found.rows, 'row')} in {count(found.files, 'file')}, {bytes_text(found.file_bytes)}")
+    if not found.rows:
+        return
+    typer.echo()
+    typer.echo(columns(list(stats_rows(found)), right=range(1, 6)))
+    if found.kl_bits:
+        typer.echo()
+        typer.echo(
+            f"lossy streams: {bytes_text(found.kl_bits / 8)} of relative entropy, "
+            f"side information {bytes_text(found.side_bits / 8)}"
+        )
+    for code, how_many in found.by_error.items():
+        typer.echo(f"quarantined [{code}]: {how_many:,}")
+
+
+def stats_rows(found: Stats) -> Iterable[list[str]]:
+    yield ["", "images", "bytes in", "bytes out", "saved", "bpp"]
+    groups: list[tuple[str, Mapping[str, Totals]]] = [
+        ("status", found.by_status),
+        ("codec", found.by_codec),
+        ("model", {name[:16]: totals for name, totals in found.by_model.items()}),
+    ]
+    for kind, group in groups:
+        for name, totals in group.items():
+            yield totals_row(f"{kind} {name}", totals)
+    yield totals_row("total", found.total)
+
+
+def totals_row(label: str, totals: Totals) -> list[str]:
+    saved = "-" if totals.ratio is None or not totals.bytes_out else f"{1 - totals.ratio:.1%}"
+    sizes = [bytes_text(totals.bytes_in), bytes_text(totals.bytes_out)]
+    return [label, f"{totals.images:,}", *sizes, saved, number(totals.bpp, 3)]
+
+
+def info(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="An archive, or a .rec file; '-' is standard input.")
+    ],
+    key: Annotated[str | None, typer.Argument(metavar="KEY", help="One image of the archive.")] = None,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    if key is None and (target == "-" or Path(target).is_file()):
+        from recbatch import api
+
+        found = api.stream_info(streams.read_bytes(target))
+        print_json(found) if as_json else typer.echo(columns(stream_rows(found)))
+        return
+    import recbatch
+
+    opened = recbatch.open(target)
+    if key is not None:
+        record = opened[key]
+        facts = {name: getattr(record, name) for name in opened.light_columns}
+        print_json(facts) if as_json else typer.echo(columns(record_rows(facts)))
+        return
+    archive = opened.describe()
+    print_json(archive) if as_json else typer.echo(
+        columns([[name, str(value)] for name, value in archive.items()])
+    )
+
+
+def record_rows(facts: Mapping[str, Any]) -> list[list[str]]:
+    """A row's fields that are filled in, as a reader likes them."""
+    rows = []
+    for name, value in facts.items():
+        if value in (None, "", (), 0):
+            continue
+        text = (
+            value.hex()
+            if isinstance(value, bytes)
+            else "; ".join(value)
+            if isinstance(value, tuple)
+            else str(value)
+        )
+        rows.append([name, text])
+    return rows
+
+
+def stream_rows(found: StreamInfo) -> list[list[str]]:
+    rows = [
+        ["format", f"version {found.format}, codec {found.codec}"],
+        ["image", f"{found.width} x {found.height}, {found.mode}"],
+        ["size", f"{found.size_bytes:,} bytes, {found.bpp:.3f} bits per pixel"],
+        ["model", f"{found.model} ({found.model_name or 'not one of this package'})"],
+        ["level", f"{found.level} (quality {found.quality})"],
+        ["coder", f"{found.coder} ({found.coder_number}), parameters {found.coder_parameters or 'none'}"],
+        ["digests", f"parameters {found.parameters_digest}, latents {found.latents_digest}"],
+    ]
+    rows += [
+        [f"bytes: {part}", f"{size:,} ({size / found.size_bytes:.1%})"] for part, size in found.bytes.items()
+    ]
+    return rows

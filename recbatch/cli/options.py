@@ -1,0 +1,54 @@
+"""Options that several commands share, declared once so that they read the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+ArchiveUrl = Annotated[
+    str, typer.Argument(metavar="ARCHIVE", help="Archive: a folder, or a URL such as s3://bucket/prefix.")
+]
+Where = Annotated[
+    str | None,
+    typer.Option("--where", metavar="SQL", help="Only rows for which this holds, e.g. \"status = 'ok'\"."),
+]
+Quality = Annotated[
+    float | None,
+    typer.Option(
+        "--quality",
+        min=0,
+        max=100,
+        metavar="0..100",
+        help="Lossy coding: 0 smallest, 100 nearest to the source.",
+    ),
+]
+Model = Annotated[
+    str, typer.Option("--model", metavar="NAME", help="Model of the lossy codec; see 'recbatch models ls'.")
+]
+Coder = Annotated[
+    str,
+    typer.Option(
+        "--coder", metavar="trellis|irec", help="How latents are sent; 'irec' is slower, for comparison."
+    ),
+]
+Effort = Annotated[
+    int, typer.Option("--effort", min=1, max=9, metavar="1..9", help="Search effort: time against bytes.")
+]
+MaxPixels = Annotated[
+    int, typer.Option("--max-pixels", min=1, metavar="N", help="Refuse images with more pixels than this.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that are already there.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, metavar="N", help="Worker processes; as many as fit by default."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+# app.main looks for --debug itself, so that it also covers errors in parsing; here it is only declared.
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+DEFAULT_MODEL = "photo-s"
+DEFAULT_CODER = "trellis"
+DEFAULT_EFFORT = 5
+DEFAULT_MAX_PIXELS = 200_000_000
