@@ -1,0 +1,117 @@
+"""What a stream holds beside the latents: the alpha plane and the metadata, each as bytes and back.
+
+Normative in docs/format.md. Both readers bound what they allocate before they believe a size.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbatch.errors import CorruptStream
+from recbatch.images.picture import Metadata
+
+MAX_METADATA_BYTES = 64 * 2**20
+_ZSTD_LEVEL = 12
+_ZSTD_MAX_WINDOW = 8 * 2**20
+_ZSTD_STEP = 256  # input bytes at a time: a block of four bytes may unpack to 128 KiB
+_FIELDS = ((1, "icc"), (2, "exif"), (3, "xmp"))
+_FIRST_ANCILLARY_FIELD = 64
+_FIELD_HEAD = struct.Struct("<BI")
+
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_PNG_GREY_8 = bytes((8, 0, 0, 0, 0))  # depth, colour type, compression, filter, interlace
+
+
+def pack_metadata(metadata: Metadata) -> bytes:
+    """The metadata section's bytes; empty where there is no metadata, and then there is no section."""
+    import zstandard
+
+    if not metadata:
+        return b""
+    record = b"".join(
+        _FIELD_HEAD.pack(tag, len(value)) + value
+        for tag, name in _FIELDS
+        if (value := getattr(metadata, name))
+    )
+    return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(record)
+
+
+def parse_metadata(data: bytes, max_size: int = MAX_METADATA_BYTES) -> Metadata:
+    """Read a metadata section.
+
+    Raises:
+        CorruptStream: not one zstd frame, unpacks to more than ``max_size``, or not a metadata record.
+    """
+    record = _unpacked(data, max_size)
+    found: dict[str, bytes] = {}
+    names = dict(_FIELDS)
+    offset, last = 0, 0
+    while offset < len(record):
+        if len(record) - offset < _FIELD_HEAD.size:
+            raise CorruptStream("the metadata ends inside a field")
+        tag, length = _FIELD_HEAD.unpack_from(record, offset)
+        offset += _FIELD_HEAD.size
+        if length == 0 or length > len(record) - offset:
+            raise CorruptStream(f"metadata field {tag} says {length} bytes, {len(record) - offset} are left")
+        if tag <= last:
+            raise CorruptStream(f"metadata field {tag} comes after field {last}")
+        if tag in names:
+            found[names[tag]] = record[offset : offset + length]
+        elif tag < _FIRST_ANCILLARY_FIELD:
+            raise CorruptStream(f"metadata field {tag} is not known")
+        offset, last = offset + length, tag
+    return Metadata(**found)
+
+
+def _unpacked(data: bytes, max_size: int) -> bytes:
+    import zstandard
+
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW).decompressobj()
+    parts, size = [], 0
+    for start in range(0, len(data), _ZSTD_STEP):
+        if unpacker.eof:
+            raise CorruptStream("bytes follow the metadata")
+        try:
+            parts.append(unpacker.decompress(data[start : start + _ZSTD_STEP]))
+        except zstandard.ZstdError as error:
+            raise CorruptStream(f"the metadata can't be unpacked ({error})") from None
+        size += len(parts[-1])
+        if size > max_size:
+            raise CorruptStream(f"the metadata unpacks to more than {max_size} bytes")
+    if not unpacker.eof or unpacker.unused_data:
+        raise CorruptStream("the metadata is not one whole zstd frame")
+    return b"".join(parts)
+
+
+def encode_alpha(alpha_HW: NDArray[np.uint8]) -> bytes:
+    """The alpha section's bytes: a PNG of one 8-bit grey plane."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(alpha_HW)).save(file, format="PNG", optimize=True)
+    return file.getvalue()
+
+
+def decode_alpha(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
+    """The alpha plane [H, W] of a stream whose header names this size.
+
+    Raises:
+        CorruptStream: not a PNG of one 8-bit grey plane of this size, or damaged.
+    """
+    from PIL import PngImagePlugin
+
+    expected = _PNG_START + struct.pack(">II", width, height) + _PNG_GREY_8
+    if data[: len(expected)] != expected:
+        raise CorruptStream(f"the alpha plane is not an 8-bit grey PNG of {width} x {height} pixels")
+    try:
+        # not Image.open: its guard against large images is global, and the size is known to be right
+        plane = np.array(PngImagePlugin.PngImageFile(io.BytesIO(data)), dtype=np.uint8)
+    except Exception as error:
+        raise CorruptStream(f"the alpha plane can't be decoded ({error})") from None
+    if plane.shape != (height, width):
+        raise CorruptStream(f"the alpha plane decodes to the shape {plane.shape}")
+    return plane
