@@ -7,3 +7,10 @@ integers (``tables``, ``noise``); floats, in the encoder, only decide which valu
 
 The contract is ``base``, the format of the payload ``docs/format.md``, the law and its measurements ``docs/theory.md``.
 """
+
+from recbatch.rec.base import Bits as Bits
+from recbatch.rec.base import Coder as Coder
+from recbatch.rec.base import Reader as Reader
+from recbatch.rec.base import Writer as Writer
+from recbatch.rec.coders.registry import coder as coder
+from recbatch.rec.tables import Tables as Tables

@@ -1,0 +1,1 @@
+"""The coders, a file each; ``registry`` finds one by number or name."""

@@ -1,0 +1,214 @@
+"""The search at speed: int16 metrics, decisions packed sixteen steps to a word, rows made as they are needed.
+
+Legend: T steps, D lattice dimensions, H = 2**(L - 1), S scale indices, X slots (a scale index and a column).
+
+Metrics stay in range without saturation: a row lies in [-clip, 0], any state is at most L steps from any other, so metrics
+differ by at most L * clip once L steps are done (12 000), start at 0 or -12 500, and are brought back to a maximum of 0 every
+eighth step.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recbatch.rec.kernels import jit
+from recbatch.rec.kernels.rows.cpu import CANDIDATES, add_losses, choose, finish_row
+
+Int16s = NDArray[np.int16]
+Uint16s = NDArray[np.uint16]
+Bytes = NDArray[np.uint8]
+Floats32 = NDArray[np.float32]
+Floats64 = NDArray[np.float64]
+Index = NDArray[np.int32]
+Ints = NDArray[np.int64]
+
+SPREAD = 12000  # most that two metrics differ
+BARRED = np.int16(-12500)  # metric of a state that the path can't start from
+BARRIER_STEPS = 8  # steps between renormalisations
+
+
+class Scores(NamedTuple):
+    """What the encoder weighs candidates by; floats, so none of it may reach a decoder."""
+
+    slot_S: Ints  # an index's first slot among the narrow or the wide ones
+    wide_S: Ints
+    shift_S: Ints
+    columns_S: Ints  # slots of the index, one per place in a group
+    step_S: Floats64  # units of noise
+    shrink_S: Floats64  # sigma^2 / (1 + sigma^2)
+    narrow_offsets_XC: Floats32
+    narrow_nats_XKC: Floats32
+    wide_offsets_XC: Floats32
+    wide_nats_XKC: Floats32
+
+
+class Work(NamedTuple):
+    """One thread's scratch memory."""
+
+    metric: Int16s
+    other: Int16s
+    best: Int16s
+    row: Int16s
+    losses: Floats32
+    total: Floats32
+    tries: Ints
+
+
+@jit
+def make_work(bits: int) -> Work:
+    """Scratch for a trellis of 2**bits states."""
+    states = 1 << bits
+    return Work(
+        np.empty(states, np.int16),
+        np.empty(states, np.int16),
+        np.empty(states >> 1, np.int16),
+        np.empty(512, np.int16),
+        np.empty(256, np.float32),
+        np.empty(256, np.float32),
+        np.empty(CANDIDATES, np.int64),
+    )
+
+
+@jit
+def advance(metric: Int16s, best: Int16s, other: Int16s, decision: Uint16s, bit: int, row: Int16s, turn: Bytes) -> None:
+    """One step: ``other`` gets the metrics after it, bit number ``bit`` of ``decision`` the survivors."""
+    half = best.size
+    low, high = metric[:half], metric[half:]
+    flag, none = np.uint16(1 << bit), np.uint16(0)
+    for j in range(half):
+        x, y = low[j], high[j]
+        best[j] = y if y > x else x
+        decision[j] |= flag if y > x else none
+    for run in range(turn.size):
+        turned = row[np.int64(turn[run]) : np.int64(turn[run]) + 256]
+        source = best[run * 128 : run * 128 + 128]
+        target = other[run * 256 : run * 256 + 256]
+        for i in range(128):
+            target[2 * i] = source[i] + turned[2 * i]
+            target[2 * i + 1] = source[i] + turned[2 * i + 1]
+
+
+@jit
+def renormalise(metric: Int16s) -> None:
+    """Subtract the maximum."""
+    top = metric[0]
+    for j in range(metric.size):
+        top = metric[j] if metric[j] > top else top
+    for j in range(metric.size):
+        metric[j] -= top
+
+
+@jit
+def make_row(e_D: Floats32, scale_D: Bytes, begin: int, end: int, scores: Scores, clip: int, work: Work) -> None:
+    """The row of the step that covers dimensions ``begin`` to ``end``, into ``work.row``."""
+    work.total[:] = np.float32(0)
+    for d in range(begin, end):
+        k = scale_D[d]
+        slot = scores.slot_S[k] + min(d - begin, scores.columns_S[k] - 1)
+        if scores.wide_S[k]:
+            add_losses(
+                np.float64(e_D[d]), scores.shrink_S[k], scores.step_S[k], scores.shift_S[k],
+                scores.wide_offsets_XC[slot], scores.wide_nats_XKC[slot], work.tries, work.losses, work.total,
+            )  # fmt: skip
+        else:
+            add_losses(
+                np.float64(e_D[d]), scores.shrink_S[k], scores.step_S[k], scores.shift_S[k],
+                scores.narrow_offsets_XC[slot], scores.narrow_nats_XKC[slot], work.tries, work.losses, work.total,
+            )  # fmt: skip
+    finish_row(work.total, clip, work.row)
+
+
+@jit
+def trace(decisions: Uint16s, steps: int, end: int, bits: int, states: Index) -> int:
+    """Follow the survivors back from state ``end``; fills the state after each step, returns the one before the first."""
+    high = 1 << (bits - 1)
+    s = end
+    for t in range(steps - 1, -1, -1):
+        states[t] = s
+        s >>= 1
+        if (decisions[t >> 4, s] >> np.uint16(t & 15)) & 1:
+            s |= high
+    return s
+
+
+@jit
+def search_block(
+    e_D: Floats32, scale_D: Bytes, starts_T1: Index, first: int, last: int, map_G: Bytes, rotation_T: Bytes, bits: int,
+    scores: Scores, bit_T: Bytes, code_T: Bytes, integer_D: Index,
+) -> bool:  # fmt: skip
+    """Search steps ``first`` to ``last`` as one block; writes their bits, codewords and lattice integers.
+
+    A block of at least L steps bites its tail: it starts in the state its own last L bits spell. That state is found by a search
+    over the junction. A shorter block starts in state 0. False: the path did not come out where it must (never expected).
+    """
+    steps = last - first
+    clip = SPREAD // bits
+    work = make_work(bits)
+    metric, other = work.metric, work.other
+    states = np.empty(max(steps, 1), np.int32)
+    turn = np.empty(map_G.size, np.uint8)
+    start, end = 0, -1
+    if steps >= bits:
+        around = min(steps // 2, 4 * bits)
+        decisions = np.zeros(((2 * around + 15) >> 4, work.best.size), np.uint16)
+        metric[:] = 0
+        for n in range(2 * around):
+            t = last - around + n if n < around else first + n - around
+            make_row(e_D, scale_D, starts_T1[t], starts_T1[t + 1], scores, clip, work)
+            for run in range(map_G.size):
+                turn[run] = map_G[run] + rotation_T[t]
+            advance(metric, work.best, other, decisions[n >> 4], n & 15, work.row, turn)
+            metric, other = other, metric
+            if n % BARRIER_STEPS == BARRIER_STEPS - 1:
+                renormalise(metric)
+        junction = np.empty(2 * around, np.int32)
+        trace(decisions, 2 * around, np.argmax(metric), bits, junction)
+        start = end = junction[around - 1]
+    decisions = np.zeros(((steps + 15) >> 4, work.best.size), np.uint16)
+    metric[:] = BARRED
+    metric[start] = 0
+    for n in range(steps):
+        t = first + n
+        make_row(e_D, scale_D, starts_T1[t], starts_T1[t + 1], scores, clip, work)
+        for run in range(map_G.size):
+            turn[run] = map_G[run] + rotation_T[t]
+        advance(metric, work.best, other, decisions[n >> 4], n & 15, work.row, turn)
+        metric, other = other, metric
+        if n % BARRIER_STEPS == BARRIER_STEPS - 1:
+            renormalise(metric)
+    if end < 0:
+        end = np.argmax(metric)
+    if trace(decisions, steps, end, bits, states) != start:
+        return False
+    for n in range(steps):
+        t = first + n
+        s = states[n]
+        c = (s + map_G[s >> 8] + rotation_T[t]) & 255
+        bit_T[t], code_T[t] = s & 1, c
+        begin = starts_T1[t]
+        for d in range(begin, starts_T1[t + 1]):
+            k = scale_D[d]
+            slot = scores.slot_S[k] + min(d - begin, scores.columns_S[k] - 1)
+            e, shrink, step, shift = np.float64(e_D[d]), scores.shrink_S[k], scores.step_S[k], scores.shift_S[k]
+            if scores.wide_S[k]:
+                offset, nats = scores.wide_offsets_XC[slot, c], scores.wide_nats_XKC[slot]
+            else:
+                offset, nats = scores.narrow_offsets_XC[slot, c], scores.narrow_nats_XKC[slot]
+            integer_D[d] = choose(e, shrink, step, shift, np.float64(offset), nats, c, work.tries)
+    return True
+
+
+@jit
+def codes_of_bits(bit_T: Bytes, first: int, last: int, map_G: Bytes, rotation_T: Bytes, bits: int, code_T: Bytes) -> None:
+    """A decoder's view of a block: its codewords, from its bits alone."""
+    mask = (1 << bits) - 1
+    s = 0
+    if last - first >= bits:
+        for t in range(last - bits, last):
+            s = (s << 1) | bit_T[t]
+    for t in range(first, last):
+        s = ((s << 1) | bit_T[t]) & mask
+        code_T[t] = (s + map_G[s >> 8] + rotation_T[t]) & 255
