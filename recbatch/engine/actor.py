@@ -1,0 +1,298 @@
+"""The worker that encodes: shard in, one data file and a small account of it out.
+
+It runs in a process of its own (a Ray actor, a subprocess) or in the caller's, and never talks to the log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from recbatch import __version__
+from recbatch.engine import errors
+from recbatch.engine.plan import Shard
+from recbatch.engine.source import Content, Item, notes_of, read_item
+from recbatch.errors import ImageError, RecbatchError
+
+if TYPE_CHECKING:
+    from recbatch.archive import Archive, DataFile, Record
+    from recbatch.codec import Encoded, Settings
+
+SLICE_IMAGES = 16  # of one call of the codec, which batches what has one shape
+SLICE_BYTES = 16 << 20
+READ_THREADS = 4
+DEFAULT_CODEC = "recbatch.codec:ImageCodec"
+
+
+class Codec(Protocol):
+    """What the engine needs of ``codec.ImageCodec``; importing that here would load torch in the driver."""
+
+    def encode(self, sources: Sequence[Content]) -> list[Encoded | RecbatchError]: ...
+
+
+class CodecFactory(Protocol):
+    def __call__(self, settings: Settings, *, weights: bytes | None, device: str) -> Codec: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardResult:
+    """What a worker did with a shard. Small: it travels through Ray."""
+
+    shard: str
+    images: int
+    bytes_in: int
+    bytes_out: int
+    pixels: int
+    seconds: float
+    stages: dict[str, float]
+    peak_rss_bytes: int
+    failures: tuple[tuple[str, str, str], ...]  # (key, code, sentence)
+    file: DataFile | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeJob:
+    """All that a worker must know; ``build`` runs in the worker's process."""
+
+    archive: str
+    settings: Settings
+    job: str
+    model_digest: str = ""  # hex; the weights come out of the archive
+    device: str = "cpu"
+    threads: int = 1
+    codec_factory: str = DEFAULT_CODEC
+
+    def build(self) -> EncodeWorker:
+        return EncodeWorker(self)
+
+
+class EncodeWorker:
+    def __init__(self, job: EncodeJob) -> None:
+        from recbatch.archive import Archive
+
+        self._job = job
+        self._archive: Archive = Archive.open(job.archive)
+        weights = self._archive.model(job.model_digest) if job.model_digest else None
+        factory: CodecFactory = load_name(job.codec_factory)
+        self._codec: Codec = factory(job.settings, weights=weights, device=job.device)
+        use_threads(job.threads)
+
+    def run(self, shard: Shard[Item]) -> ShardResult:
+        clock = Clock()
+        start = time.perf_counter()
+        records: list[Record] = []
+        for batch in self._slices(shard.items, clock):
+            records.extend(self._encode(batch, shard.name, clock))
+        records.sort(key=lambda record: record.key)
+        with clock.stage("write"):
+            file = self._archive.write_file(records, stem=stem(self._job.job, shard.name))
+        return account(shard, records, file, clock, time.perf_counter() - start)
+
+    def _slices(
+        self, items: Sequence[Item], clock: Clock
+    ) -> Iterator[list[tuple[Item, Content | ImageError]]]:
+        """Items with their bytes, some at a time; the next slice is read while this one is encoded."""
+        with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read") as threads:
+            waiting: deque[list[tuple[Item, Future[Content]]]] = deque()
+            slices = iter(slices_of(items))
+            while True:
+                while len(waiting) < 2 and (batch := next(slices, None)) is not None:
+                    waiting.append([(item, threads.submit(read_item, item)) for item in batch])
+                if not waiting:
+                    return
+                with clock.stage("read"):  # the time waited, not the time spent by the threads
+                    ready = [(item, outcome(future)) for item, future in waiting.popleft()]
+                yield ready
+
+    def _encode(
+        self, batch: list[tuple[Item, Content | ImageError]], shard: str, clock: Clock
+    ) -> Iterator[Record]:
+        good: list[tuple[Item, Content]] = []
+        for item, content in batch:
+            if isinstance(content, ImageError):
+                yield quarantined(item, content, shard=shard)
+            else:
+                good.append((item, content))
+        if not good:
+            return
+        start = time.perf_counter()
+        with clock.stage("encode"):
+            results = encode_all(self._codec, [content for _, content in good])
+        each_ms = 1000 * (time.perf_counter() - start) / len(good)
+        for (item, content), result in zip(good, results, strict=True):
+            if isinstance(result, RecbatchError):
+                yield quarantined(item, result, shard=shard, content=content)
+            else:
+                yield archived(item, content, result, shard=shard, encode_ms=each_ms)
+
+
+def encode_all(codec: Codec, sources: Sequence[Content]) -> list[Encoded | RecbatchError]:
+    """Encode; an exception that the codec should have kept to one image is kept to it here."""
+    try:
+        return codec.encode(sources)
+    except RecbatchError as error:
+        if not isinstance(error, ImageError):
+            raise
+        problem: BaseException = error
+    except Exception as error:  # a bug, or memory: whose image it is shows when they come one by one
+        problem = error
+    if len(sources) > 1:
+        return [result for source in sources for result in encode_all(codec, [source])]
+    if isinstance(problem, RecbatchError):
+        return [problem]
+    text = " ".join(str(problem).split())[:200]
+    return [errors.InternalFailure(sources[0].name, f"{type(problem).__name__}: {text}")]
+
+
+def slices_of(items: Sequence[Item]) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    room = SLICE_BYTES
+    for item in items:
+        if batch and (len(batch) >= SLICE_IMAGES or item.size > room):
+            yield batch
+            batch, room = [], SLICE_BYTES
+        batch.append(item)
+        room -= item.size
+    if batch:
+        yield batch
+
+
+def outcome(future: Future[Content]) -> Content | ImageError:
+    try:
+        return future.result()
+    except ImageError as error:
+        return error
+
+
+def archived(item: Item, content: Content, encoded: Encoded, *, shard: str, encode_ms: float) -> Record:
+    from recbatch.archive import Record
+
+    return Record(
+        **_of_source(item, content, shard),
+        status="ok",
+        codec=encoded.codec,
+        stream=encoded.stream,
+        stream_sha256=encoded.stream_sha256,
+        source_format=encoded.source_format,
+        width=encoded.width,
+        height=encoded.height,
+        mode=encoded.mode,
+        notes=(*notes_of(item), *encoded.notes),
+        model=encoded.model,
+        level=encoded.level,
+        effort=encoded.effort,
+        coder=encoded.coder,
+        kl_bits=encoded.kl_bits,
+        index_bits=encoded.index_bits,
+        side_bits=encoded.side_bits,
+        residual_bits=encoded.residual_bits,
+        psnr=encoded.psnr,
+        ms_ssim=encoded.ms_ssim,
+        pixels_sha256=encoded.pixels_sha256,
+        encode_ms=encode_ms,
+    )
+
+
+def quarantined(item: Item, error: RecbatchError, *, shard: str, content: Content | None = None) -> Record:
+    from recbatch.archive import Record
+
+    return Record(
+        **_of_source(item, content, shard),
+        status="quarantined",
+        notes=notes_of(item),
+        error_code=error.code,
+        error=str(error),
+    )
+
+
+def _of_source(item: Item, content: Content | None, shard: str) -> dict[str, Any]:
+    """The columns that tell what was read; as listed, where nothing could be read."""
+    return {
+        "key": item.key,
+        "source_uri": item.uri,
+        "source_size": len(content.data) if content else item.size,
+        "source_etag": content.etag if content else item.etag,
+        "source_mtime": content.mtime_ns if content else item.mtime_ns,
+        "source_sha256": hashlib.sha256(content.data).digest() if content else None,
+        "shard": shard,
+        "created_at": datetime.now(UTC),
+        "recbatch_version": __version__,
+    }
+
+
+def account(
+    shard: Shard[Item], records: Sequence[Record], file: DataFile, clock: Clock, seconds: float
+) -> ShardResult:
+    good = [record for record in records if record.status == "ok"]
+    return ShardResult(
+        shard=shard.name,
+        images=len(good),
+        bytes_in=sum(record.source_size or 0 for record in good),
+        bytes_out=sum(len(record.stream or b"") for record in good),
+        pixels=sum((record.width or 0) * (record.height or 0) for record in good),
+        seconds=seconds,
+        stages=dict(clock.seconds),
+        peak_rss_bytes=peak_rss_bytes(),
+        failures=tuple(
+            (record.key, record.error_code or "", record.error or "")
+            for record in records
+            if record.status != "ok"
+        ),
+        file=file,
+    )
+
+
+def stem(job: str, shard: str) -> str:
+    """The first part of a data file's name; the archive adds what makes it unique."""
+    return f"{job}-{shard}"
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def load_name(path: str) -> Callable[..., Any]:
+    """What ``package.module:name`` names."""
+    module, _, name = path.partition(":")
+    loaded: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return loaded
+
+
+def use_threads(count: int) -> None:
+    """Each worker its share of the cores: Ray sets OMP_NUM_THREADS to 1, and without Ray all take all."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(count)
+    if (numba := sys.modules.get("numba")) is not None:
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+
+
+def peak_rss_bytes() -> int:
+    """Of this process; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,84 @@
+"""Finished shards, collected and committed many at a time: the log grows by commits, not by shards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from recbatch.engine import events
+from recbatch.engine.actor import ShardResult
+from recbatch.engine.driver import Tuning
+from recbatch.errors import RecbatchError
+
+if TYPE_CHECKING:
+    from recbatch.archive import Archive
+
+
+class Committer:
+    """Commits when enough shards wait, when they wait too long, and when told to."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        *,
+        job: str,
+        epoch: int,
+        plan: str,
+        tuning: Tuning,
+        progress: events.Progress,
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._archive, self._job, self._epoch, self._plan = archive, job, epoch, plan
+        self._tuning, self._progress, self._on_lost = tuning, progress, on_lost
+        self._waiting: dict[str, ShardResult] = {}
+        self._since = 0.0
+        self.done: list[ShardResult] = []  # without their files: only the account is needed now
+        self.version = archive.version
+        self.seconds = 0.0
+
+    def add(self, result: ShardResult) -> None:
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting[f"{self._plan[:32]}/{result.shard}"] = result
+
+    def tick(self) -> None:
+        if not self._waiting:
+            return
+        waited = time.monotonic() - self._since
+        if len(self._waiting) >= self._tuning.commit_shards or waited >= self._tuning.commit_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what waits. Raises what the archive raises; what waits then still does."""
+        from recbatch.archive.errors import LostDataFile
+
+        start = time.perf_counter()
+        while self._waiting:
+            batch = {name: result.file for name, result in self._waiting.items() if result.file is not None}
+            try:
+                outcome = self._archive.commit(list(batch.items()), job=self._job, epoch=self._epoch)
+            except LostDataFile as error:  # its writer said it was there: the shard is done again
+                lost = self._waiting.pop(error.shard, None)
+                if lost is None:
+                    raise
+                self._on_lost(lost.shard)
+                continue
+            self.version = outcome.version
+            results = list(self._waiting.values())
+            self.done.extend(results)
+            self._waiting.clear()
+            seconds = time.perf_counter() - start
+            self.seconds += seconds
+            images = sum(result.images for result in results)
+            self._progress(
+                events.Committed(version=outcome.version, shards=len(results), images=images, seconds=seconds)
+            )
+
+    def flush_quietly(self) -> RecbatchError | None:
+        """For an end that has its own error already: commit what can be committed."""
+        try:
+            self.flush()
+        except RecbatchError as error:
+            return error
+        return None

@@ -1,0 +1,345 @@
+"""From a source to an archive: list, plan, encode, commit."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from recbatch.engine import events, ledger
+from recbatch.engine.actor import DEFAULT_CODEC, EncodeJob, ShardResult, quarantined, stem
+from recbatch.engine.commit import Committer
+from recbatch.engine.driver import Driver, Tuning
+from recbatch.engine.plan import Plan, Shard, make_plan
+from recbatch.engine.pools import InlinePool, Pool
+from recbatch.engine.report import MAX_FAILURES_KEPT, Report
+from recbatch.engine.resources import cpus_available
+from recbatch.engine.signals import stop_on_signals
+from recbatch.engine.source import Item, list_source
+from recbatch.errors import ImageError, RecbatchError, UsageError
+
+if TYPE_CHECKING:
+    from recbatch.archive import Archive
+    from recbatch.codec import Settings
+
+JOB = "compress"  # one name for all runs into one archive: the epoch fences one run out by the next
+
+
+def compress(
+    source: str,
+    archive: str,
+    *,
+    settings: Settings,
+    workers: int | None = None,
+    gpus_per_worker: float = 0,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    retry_quarantined: bool = False,
+    dry_run: bool = False,
+    shard_bytes: int | None = None,
+    progress: events.Progress | None = None,
+    executor: str = "ray",
+    codec_factory: str = DEFAULT_CODEC,
+    tuning: Tuning | None = None,
+) -> Report:
+    """Archive the images of ``source`` that ``archive`` does not hold in their present state.
+
+    Args:
+        source: a folder, a file, or an fsspec URL.
+        archive: where the archive lies; it is made where there is none.
+        settings: how images are coded.
+        workers: processes that encode; as many as there are cores by default.
+        gpus_per_worker: may be a fraction; 0 encodes on the CPU.
+        include: patterns of the files to take, instead of the known image extensions.
+        exclude: patterns of files to leave out.
+        retry_quarantined: try images again that failed before, though their files did not change.
+        dry_run: list and plan only; nothing is written.
+        shard_bytes: source bytes of one unit of work, about 1 to 32 MiB by default.
+        progress: called with each event, in this thread.
+        executor: "ray", "processes" or "inline" (in this process: no protection from crashes).
+        codec_factory: ``module:name`` of what makes the codec in each worker.
+
+    Returns:
+        The report; ``interrupted`` where SIGINT or SIGTERM came: the same call goes on then.
+
+    Raises:
+        UsageError, StoreError, CorruptData: the job as a whole can't be done. What was committed stays.
+    """
+    start = time.monotonic()
+    if workers is not None and workers < 1:
+        raise UsageError(f"{workers} workers can't work. Use at least one.")
+    if shard_bytes is not None and shard_bytes < 1:
+        raise UsageError(f"A shard of {shard_bytes} bytes holds nothing. Use at least 1, or leave it out.")
+    if executor not in ("ray", "processes", "inline"):
+        raise UsageError(f"There is no executor {executor!r}. Use 'ray', 'processes' or 'inline'.")
+    tuning = tuning or Tuning()
+    progress = progress or events.ignore
+    cores = cpus_available()
+    wanted = workers or cores
+    fingerprint = json.dumps(asdict(settings), sort_keys=True, default=str)
+
+    listing = list_source(source, include=include, exclude=exclude, archive=archive)
+    table = open_archive(archive, create=not dry_run)
+
+    def plan_for(epoch: int) -> Plan:
+        return make_plan(
+            listing.items,
+            table.known() if table is not None else {},
+            settings=fingerprint,
+            epoch=epoch,
+            workers=wanted,
+            shard_bytes=shard_bytes,
+            retry_quarantined=retry_quarantined,
+        )
+
+    def planned(plan: Plan) -> Report:
+        progress(
+            events.Planned(
+                images=plan.images,
+                bytes=plan.bytes,
+                shards=len(plan.shards),
+                known=plan.known,
+                skipped=listing.skipped,
+                workers=min(wanted, len(plan.shards)),
+            )
+        )
+        return Report(
+            known=plan.known,
+            skipped=listing.skipped,
+            problems=listing.problems,
+            job=JOB,
+            plan=plan.digest,
+            version=table.version if table is not None else -1,
+            dry_run=dry_run,
+        )
+
+    def finish(report: Report) -> Report:
+        report = replace(report, seconds=time.monotonic() - start)
+        progress(events.Finished(report=report))
+        return report
+
+    plan = plan_for(epoch=0)
+    if table is None or dry_run or not plan.shards:
+        report = planned(plan)
+        if dry_run:
+            report = replace(report, images=plan.images, bytes_in=plan.bytes, shards=len(plan.shards))
+        return finish(report)
+
+    # Before the plan that counts: a run that was still committing can't any more, so what is known stays so.
+    model_digest = store_model(table, settings)
+    epoch = table.claim_epoch(JOB)
+    table = open_archive(archive, create=False)
+    assert table is not None  # for the type checker: create=False gives None to dry runs only
+    plan = plan_for(epoch)
+    report = planned(plan)
+    if not plan.shards:
+        return finish(report)
+    ledger.store_plan(table, plan, settings=fingerprint)
+
+    count = min(wanted, len(plan.shards))
+    job = EncodeJob(
+        archive=table.url,
+        settings=settings,
+        job=JOB,
+        model_digest=model_digest,
+        device="cuda" if gpus_per_worker else "cpu",
+        threads=max(1, cores // count),
+        codec_factory=codec_factory,
+    )
+    with open_pool(executor, count, gpus_per_worker) as pool:
+        report = encode_shards(
+            table,
+            plan,
+            report,
+            job=job,
+            epoch=epoch,
+            pool=pool,
+            workers=count,
+            tuning=tuning,
+            progress=progress,
+        )
+    report = replace(report, seconds=time.monotonic() - start)
+    ledger.store_report(table, report)
+    progress(events.Finished(report=report))
+    return report
+
+
+def encode_shards(
+    table: Archive,
+    plan: Plan,
+    report: Report,
+    *,
+    job: EncodeJob,
+    epoch: int,
+    pool: Pool,
+    workers: int,
+    tuning: Tuning,
+    progress: events.Progress,
+) -> Report:
+    """Drive the plan's shards to their commits. Whatever ends the job, what is finished is committed."""
+    shards: dict[str, Shard[Item]] = {}
+
+    def on_result(value: Any, shard: Shard[Item]) -> None:
+        result: ShardResult = value
+        shards[shard.name] = shard
+        committer.add(result)
+        for key, code, error in result.failures:
+            progress(events.ImageQuarantined(key=key, code=code, error=error))
+        progress(
+            events.ShardDone(
+                shard=result.shard,
+                images=result.images,
+                quarantined=len(result.failures),
+                bytes_in=result.bytes_in,
+                bytes_out=result.bytes_out,
+                pixels=result.pixels,
+                seconds=result.seconds,
+            )
+        )
+
+    def on_failed(item: Item, error: ImageError, name: str) -> None:
+        """The driver writes the row itself: no worker lived to do it."""
+        record = quarantined(item, error, shard=name)
+        file = table.write_file([record], stem=stem(JOB, name))
+        failure = ((item.key, error.code, str(error)),)
+        result = ShardResult(
+            shard=name,
+            images=0,
+            bytes_in=0,
+            bytes_out=0,
+            pixels=0,
+            seconds=0.0,
+            stages={},
+            peak_rss_bytes=0,
+            failures=failure,
+            file=file,
+        )
+        on_result(result, Shard(name=name, items=(item,)))
+
+    committer = Committer(
+        table,
+        job=JOB,
+        epoch=epoch,
+        plan=plan.digest,
+        tuning=tuning,
+        progress=progress,
+        on_lost=lambda name: driver.add(shards[name]),
+    )
+    with stop_on_signals(lambda name: progress(events.Stopping(signal=name))) as stop:
+        driver: Driver[Item] = Driver(
+            pool=pool,
+            job=job,
+            workers=workers,
+            tuning=tuning,
+            on_result=on_result,
+            on_failed=on_failed,
+            on_tick=committer.tick,
+            progress=progress,
+            stop=stop,
+        )
+        for shard in plan.shards:
+            driver.add(shard)
+        try:
+            driver.run()
+            committer.flush()
+            if driver.pending:  # a data file was lost between its writing and the last commit
+                driver.run()
+                committer.flush()
+        except RecbatchError:
+            committer.flush_quietly()
+            raise
+    return total(
+        report,
+        committer.done,
+        workers=workers,
+        deaths=driver.deaths,
+        retries=driver.retries,
+        version=committer.version,
+        commit_seconds=committer.seconds,
+        interrupted=stop.is_set(),
+    )
+
+
+def total(
+    report: Report,
+    results: Iterable[ShardResult],
+    *,
+    workers: int,
+    deaths: int,
+    retries: int,
+    version: int,
+    commit_seconds: float,
+    interrupted: bool,
+) -> Report:
+    results = list(results)
+    stages: Counter[str] = Counter()
+    for result in results:
+        stages.update(result.stages)
+    failures = [failure for result in results for failure in result.failures]
+    return replace(
+        report,
+        images=sum(result.images for result in results),
+        quarantined=len(failures),
+        bytes_in=sum(result.bytes_in for result in results),
+        bytes_out=sum(result.bytes_out for result in results),
+        pixels=sum(result.pixels for result in results),
+        stages={**stages, "commit": commit_seconds},
+        shards=len(results),
+        workers=workers,
+        deaths=deaths,
+        retries=retries,
+        peak_rss_bytes=max((result.peak_rss_bytes for result in results), default=0),
+        version=version,
+        failures=tuple(failures[:MAX_FAILURES_KEPT]),
+        interrupted=interrupted,
+    )
+
+
+def open_archive(url: str, *, create: bool) -> Archive | None:
+    from recbatch.archive import Archive
+    from recbatch.archive.errors import ArchiveNotFound
+
+    try:
+        return Archive.open(url)
+    except ArchiveNotFound:
+        return Archive.create(url, exist_ok=True) if create else None
+
+
+def store_model(archive: Archive, settings: Settings) -> str:
+    """Put the decoder's weights into the archive, before a row needs them; returns their digest in hex."""
+    if settings.mode == "original":
+        return ""
+    from recbatch.codec import model_weights
+
+    digest, weights = model_weights(settings.model)
+    archive.put_model(digest.hex(), weights)
+    return digest.hex()
+
+
+@contextmanager
+def open_pool(executor: str, workers: int, gpus_per_worker: float = 0) -> Iterator[Pool]:
+    """Workers' processes, and their end."""
+    pool: Pool
+    close: Callable[[], None] | None = None
+    if executor == "inline":
+        pool = InlinePool()
+    elif executor == "processes":
+        from recbatch.engine.processes import ProcessPool
+
+        pool = ProcessPool()
+    else:
+        from recbatch.engine import ray_local
+
+        if ray_local.connect(workers, gpus=gpus_per_worker):
+            close = ray_local.disconnect
+        pool = ray_local.RayPool(gpus_per_worker=gpus_per_worker)
+    try:
+        yield pool
+    finally:
+        pool.close()
+        if close is not None:
+            close()

@@ -1,0 +1,251 @@
+"""What can go wrong between a source and its archive.
+
+StoreError                 exit 3
++-- SourceNotFound         there is no such folder, file or prefix
++-- SourceEmpty            it holds no image
++-- SourceUnreadable       its store refuses or does not answer (retried)
++-- DestinationUnwritable  a restored file can't be written
++-- WorkerSetupFailed      a worker could not load what it needs
++-- WorkersKeepFailing     workers die or fail, and nothing gets done
++-- NotEnoughResources     the cluster has too few GPUs or CPUs
+ImageError                 one row, quarantined
++-- PoisonImage            kills or hangs the process that encodes it
++-- InternalFailure        the codec raised something it never should
++-- SourceVanished, BrokenLink, NotAFile, UnreadableFile, SourceChanged, FileTooLarge
++-- UnsafeKey, NameTaken, NoOriginal   one image can't be restored as asked
+"""
+
+from __future__ import annotations
+
+from recbatch.errors import ImageError, StoreError
+
+
+class SourceNotFound(StoreError):
+    code = "source-not-found"
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source)
+        self.source = source
+
+    def __str__(self) -> str:
+        return f"There is no source at {self.source}. Check the path or URL."
+
+
+class SourceEmpty(StoreError):
+    code = "source-empty"
+
+    def __init__(self, source: str, skipped: int = 0) -> None:
+        super().__init__(source, skipped)
+        self.source, self.skipped = source, skipped
+
+    def __str__(self) -> str:
+        if self.skipped:
+            return (
+                f"{self.source} holds no image: none of its {self.skipped} other files was taken. "
+                "Name the files to take with --include, for example --include '*.dat'."
+            )
+        return f"{self.source} holds no files. Check that it is the right folder."
+
+
+class SourceUnreadable(StoreError):
+    """The store behind the source fails or refuses; nothing is known about the images themselves."""
+
+    code = "source-unreadable"
+    retryable = True
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__(source, problem)
+        self.source, self.problem = source, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} can't be read: {self.problem}. "
+            "Check address and permissions; run the same command again."
+        )
+
+
+class DestinationUnwritable(StoreError):
+    code = "destination-unwritable"
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem
+
+    def __str__(self) -> str:
+        return f"{self.path} can't be written: {self.problem}. Check its permissions and the free space."
+
+
+class WorkerSetupFailed(StoreError):
+    code = "worker-setup-failed"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return (
+            f"A worker could not start: {self.problem}. "
+            "Check the installation on every machine that runs workers."
+        )
+
+
+class WorkersKeepFailing(StoreError):
+    code = "workers-keep-failing"
+
+    def __init__(self, failures: int, last: str) -> None:
+        super().__init__(failures, last)
+        self.failures, self.last = failures, last
+
+    def __str__(self) -> str:
+        return (
+            f"Workers failed {self.failures} times in a row, nothing done between; the last: {self.last}. "
+            "Try fewer --workers (memory?); what was committed stays, and the same command goes on."
+        )
+
+
+class NotEnoughResources(StoreError):
+    code = "not-enough-resources"
+
+    def __init__(self, wanted: str, present: str) -> None:
+        super().__init__(wanted, present)
+        self.wanted, self.present = wanted, present
+
+    def __str__(self) -> str:
+        return (
+            f"The job asks for {self.wanted}, Ray has {self.present}. Ask for less, or use a larger cluster."
+        )
+
+
+class PoisonImage(ImageError):
+    code = "poison-image"
+
+    def __init__(self, key: str, attempts: int, last: str) -> None:
+        super().__init__(key, attempts, last)
+        self.key, self.attempts, self.last = key, attempts, last
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key}: encoding it ended its process {self.attempts} times, alone as well ({self.last}). "
+            "Look at the file; try again with more memory and --retry-quarantined."
+        )
+
+
+class InternalFailure(ImageError):
+    code = "internal"
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(key, problem)
+        self.key, self.problem = key, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key}: the codec failed with {self.problem}. This is a bug of recbatch: report the file."
+        )
+
+
+class SourceVanished(ImageError):
+    code = "source-vanished"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"{self.key}: it was listed, and is gone now. Run the same command again once it is back."
+
+
+class BrokenLink(ImageError):
+    code = "broken-link"
+
+    def __init__(self, key: str, target: str) -> None:
+        super().__init__(key, target)
+        self.key, self.target = key, target
+
+    def __str__(self) -> str:
+        return f"{self.key}: the symbolic link leads nowhere ({self.target}). Mend or remove the link."
+
+
+class NotAFile(ImageError):
+    code = "not-a-file"
+
+    def __init__(self, key: str, kind: str) -> None:
+        super().__init__(key, kind)
+        self.key, self.kind = key, kind
+
+    def __str__(self) -> str:
+        return f"{self.key}: it is a {self.kind}, no regular file. Exclude it with --exclude."
+
+
+class UnreadableFile(ImageError):
+    code = "unreadable-file"
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(key, problem)
+        self.key, self.problem = key, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key}: it can't be read: {self.problem}. Check its permissions, then --retry-quarantined."
+        )
+
+
+class SourceChanged(ImageError):
+    code = "source-changed"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"{self.key}: it kept changing while it was read. Run the same command again once it rests."
+
+
+class FileTooLarge(ImageError):
+    code = "file-too-large"
+
+    def __init__(self, key: str, size: int, limit: int) -> None:
+        super().__init__(key, size, limit)
+        self.key, self.size, self.limit = key, size, limit
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key}: {self.size} bytes, more than the limit of {self.limit}. Split or exclude the file."
+        )
+
+
+class UnsafeKey(ImageError):
+    code = "unsafe-key"
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(key, problem)
+        self.key, self.problem = key, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key!r} is no safe file name: {self.problem}. "
+            "Fetch it with 'recbatch get' under a name of yours."
+        )
+
+
+class NameTaken(ImageError):
+    code = "name-taken"
+
+    def __init__(self, key: str, path: str) -> None:
+        super().__init__(key, path)
+        self.key, self.path = key, path
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.path} is there already. Restore to another folder, or use --overwrite."
+
+
+class NoOriginal(ImageError):
+    code = "no-original"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key}: the archive holds its pixels, not its file's bytes. Restore it with --format png."
+        )

@@ -1,0 +1,89 @@
+"""What a running job tells: small frozen values, for a progress display or a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from recbatch.engine.report import Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """The source is listed and cut; ``known`` images are in the archive already."""
+
+    images: int
+    bytes: int
+    shards: int
+    known: int
+    skipped: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersReady:
+    """The first worker has loaded what it needs."""
+
+    workers: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardDone:
+    """One shard is encoded and written, not yet committed; or restored."""
+
+    shard: str
+    images: int
+    quarantined: int
+    bytes_in: int
+    bytes_out: int
+    pixels: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageQuarantined:
+    key: str
+    code: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorDied:
+    """A worker died, hung or failed; its shard is done again (``action`` says how)."""
+
+    shard: str
+    attempt: int
+    reason: str
+    action: str  # "retry", "split" or "quarantine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    version: int
+    shards: int
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopping:
+    """A signal came: no new shard is taken, what is finished is committed."""
+
+    signal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    report: Report
+
+
+Event: TypeAlias = (
+    Planned | WorkersReady | ShardDone | ImageQuarantined | ActorDied | Committed | Stopping | Finished
+)
+Progress: TypeAlias = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The progress of one who does not look."""

@@ -1,0 +1,131 @@
+"""The seam to processes: three kinds of pool behind one interface, so that most fault tests need no Ray.
+
+A pool starts workers, hands them tasks in order, and tells what became of each. It retries nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from recbatch.engine.errors import WorkerSetupFailed
+from recbatch.errors import RecbatchError
+
+
+class Worker(Protocol):
+    def run(self, task: Any) -> Any: ...
+
+
+class Job(Protocol):
+    """What a worker is made from. Pickled to where the worker lives and built there."""
+
+    def build(self) -> Worker: ...
+
+
+Handle: TypeAlias = Any  # one worker; each pool has its own
+Ticket: TypeAlias = Hashable  # one call in flight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """A worker's answer once it has loaded all it needs."""
+
+    pid: int
+    host: str
+
+
+class WorkerDied(Exception):
+    """The process is gone, or nobody can say whether it is."""
+
+
+class WorkerRaised(Exception):
+    """The call raised what it should not; the process lives."""
+
+
+class Pool(Protocol):
+    def start(self, job: Job) -> tuple[Handle, Ticket]:
+        """A new worker and the ticket of its setup; the result is Hello or a RecbatchError."""
+        ...
+
+    def submit(self, handle: Handle, task: Any) -> Ticket: ...
+
+    def wait(self, tickets: list[Ticket], timeout_s: float) -> list[Ticket]:
+        """Those that are done, in any order; empty after the timeout."""
+        ...
+
+    def result(self, ticket: Ticket) -> Any:
+        """Of a ticket that is done; a RecbatchError is a value. Raises WorkerDied, WorkerRaised."""
+        ...
+
+    def kill(self, handle: Handle) -> None:
+        """At once, whatever it does; also when it is dead already."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Host:
+    """Lives in the worker's process. Our own errors return as values: they keep their class that way."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._worker: Worker | None = None
+
+    def setup(self) -> Hello | RecbatchError:
+        try:
+            self._worker = self._job.build()
+        except RecbatchError as error:
+            return error
+        except Exception as error:  # an import, a missing library, a broken file: the user must read which
+            return WorkerSetupFailed(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return Hello(pid=os.getpid(), host=socket.gethostname())
+
+    def run(self, task: Any) -> Any:
+        if self._worker is None:
+            return WorkerSetupFailed("it was given work before it was set up")
+        try:
+            return self._worker.run(task)
+        except RecbatchError as error:
+            return error
+
+
+class InlinePool:
+    """Everything in this process, when its result is asked for: nothing parallel, nothing protected."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, tuple[Host, Any]] = {}
+        self._next = 0
+
+    def start(self, job: Job) -> tuple[Handle, Ticket]:
+        host = Host(job)
+        return host, self._ticket(host, None)
+
+    def submit(self, handle: Handle, task: Any) -> Ticket:
+        return self._ticket(handle, task)
+
+    def _ticket(self, host: Host, task: Any) -> int:
+        self._next += 1
+        self._calls[self._next] = (host, task)
+        return self._next
+
+    def wait(self, tickets: list[Ticket], timeout_s: float) -> list[Ticket]:
+        return tickets[:1]
+
+    def result(self, ticket: Ticket) -> Any:
+        assert isinstance(ticket, int)
+        host, task = self._calls.pop(ticket)
+        if task is None:
+            return host.setup()
+        try:
+            return host.run(task)
+        except Exception as error:
+            raise WorkerRaised(f"{type(error).__name__}: {error}") from error
+
+    def kill(self, handle: Handle) -> None:
+        pass
+
+    def close(self) -> None:
+        self._calls.clear()

@@ -1,0 +1,66 @@
+"""What a job did, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The outcome of ``compress`` or ``restore``. Counts are of this run alone, not of the archive."""
+
+    kind: str = "compress"
+    images: int = 0  # archived or restored
+    quarantined: int = 0  # rows with an error; for a restore: images that could not be restored
+    known: int = 0  # were in the archive already
+    skipped: int = 0  # files of the source that are no image by their names
+    bytes_in: int = 0
+    bytes_out: int = 0
+    pixels: int = 0
+    seconds: float = 0.0
+    stages: Mapping[str, float] = field(default_factory=dict)  # seconds by stage, summed over workers
+    shards: int = 0
+    workers: int = 0
+    deaths: int = 0  # workers lost
+    retries: int = 0  # shards done again
+    peak_rss_bytes: int = 0  # of the largest worker
+    version: int = -1  # of the archive, after the last commit
+    job: str = ""
+    plan: str = ""
+    failures: tuple[tuple[str, str, str], ...] = ()  # (key, code, sentence) of the first ones
+    problems: tuple[str, ...] = ()  # of the source, beside single images: folders that can't be listed
+    interrupted: bool = False
+    dry_run: bool = False
+
+    @property
+    def megapixels(self) -> float:
+        return self.pixels / 1e6
+
+    @property
+    def megapixels_per_second(self) -> float:
+        return self.megapixels / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def exit_status(self) -> int:
+        """0 all well, 1 some images failed, 130 interrupted (the same command goes on)."""
+        if self.interrupted:
+            return INTERRUPTED
+        return 1 if self.quarantined or self.problems else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **asdict(self),
+            "stages": {name: round(value, 3) for name, value in self.stages.items()},
+            "seconds": round(self.seconds, 3),
+            "megapixels": round(self.megapixels, 3),
+            "megapixels_per_second": round(self.megapixels_per_second, 3),
+            "exit_status": self.exit_status,
+        }
+
+
+MAX_FAILURES_KEPT = 100  # the archive has all of them as rows

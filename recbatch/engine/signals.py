@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM as a flag. The first asks to stop, the second is obeyed at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopFlag:
+    def __init__(self) -> None:
+        self.signal = ""
+
+    def set(self, name: str) -> None:
+        self.signal = name
+
+    def is_set(self) -> bool:
+        return bool(self.signal)
+
+
+@contextmanager
+def stop_on_signals(notify: Callable[[str], None]) -> Iterator[StopFlag]:
+    """A flag that SIGINT and SIGTERM set. Outside the main thread, where Python allows no handlers, none does.
+
+    To be entered after Ray has started, which installs handlers of its own.
+    """
+    flag = StopFlag()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set(name)
+        notify(name)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -1,0 +1,305 @@
+"""A folder or a bucket as a sorted list of items, and one item as bytes.
+
+Listing never opens a file: what can't be read shows when a worker reads it, and becomes a quarantined row.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import posixpath
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from recbatch.engine import errors
+from recbatch.engine.names import is_escaped, key_of
+from recbatch.errors import UsageError
+
+EXTENSIONS = frozenset(
+    {
+        *("apng", "avif", "bmp", "dib", "gif", "heic", "heif", "ico", "j2k", "jfif", "jp2", "jpe", "jpeg"),
+        *("jpf", "jpg", "jpx", "jxl", "pbm", "pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
+    }
+)
+MAX_FILE_BYTES = 1 << 30  # a data file never grows beyond 1 GiB, so nor may one row of it
+READ_ATTEMPTS = 3
+ESCAPED_NOTE = "name percent-escaped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One file of the source, as listed."""
+
+    key: str
+    uri: str  # ASCII: bytes of a local name that are not are percent-encoded
+    size: int
+    mtime_ns: int
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    root: str
+    items: tuple[Item, ...]  # sorted by key
+    skipped: int  # files that are no image by their names, or were excluded
+    problems: tuple[str, ...] = ()  # folders that could not be listed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """The bytes of an item, and its state when they were read. To the codec it is a Source: name and data."""
+
+    name: str
+    data: bytes
+    mtime_ns: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which files count. ``include`` decides instead of the extensions; ``exclude`` has the last word.
+
+    A pattern without '/' is matched against the file's name, any other against the whole key.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def takes(self, key: str) -> bool:
+        if any(_matches(key, pattern) for pattern in self.exclude):
+            return False
+        if self.include:
+            return any(_matches(key, pattern) for pattern in self.include)
+        return posixpath.splitext(key)[1][1:].lower() in EXTENSIONS
+
+
+def _matches(key: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(key if "/" in pattern else posixpath.basename(key), pattern.removeprefix("./"))
+
+
+def list_source(
+    source: str | os.PathLike[str],
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    archive: str | None = None,
+) -> Listing:
+    """All images under ``source``, or the one file that it is. An ``archive`` that lies inside is left out.
+
+    Raises SourceNotFound, SourceUnreadable, SourceEmpty.
+    """
+    source = os.fspath(source)
+    if not source:
+        raise UsageError("The source is an empty name. Give a folder or a URL.")
+    choice = Choice(include=tuple(include), exclude=tuple(exclude))
+    local = local_path(source)
+    listing = _list_local(local, choice, archive) if local is not None else _list_remote(source, choice)
+    if not listing.items:
+        if listing.problems:
+            raise errors.SourceUnreadable(source, listing.problems[0])
+        raise errors.SourceEmpty(source, listing.skipped)
+    return listing
+
+
+def local_path(url: str) -> bytes | None:
+    """The path behind a local name or a file:// URL, as bytes; None for any other URL."""
+    if url.startswith("file://"):
+        return unquote_to_bytes(url.removeprefix("file://"))
+    return None if "://" in url else os.fsencode(url)
+
+
+def file_uri(path: bytes) -> str:
+    return "file://" + quote_from_bytes(os.path.abspath(path))
+
+
+def _list_local(root: bytes, choice: Choice, archive: str | None) -> Listing:
+    shown = os.fsdecode(root)
+    try:
+        is_folder = stat.S_ISDIR(os.stat(root).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise errors.SourceNotFound(shown) from None
+    except OSError as error:
+        raise errors.SourceUnreadable(shown, error.strerror or str(error)) from error
+    if not is_folder:
+        folder, name = os.path.split(os.path.abspath(root))
+        return Listing(root=file_uri(folder), items=(_local_item(folder, name),), skipped=0)
+
+    archive_path = local_path(archive) if archive else None
+    left_out = os.path.realpath(archive_path) if archive_path is not None else None
+    items: list[Item] = []
+    problems: list[str] = []
+    skipped = 0
+    for name in _walk(root, b"", left_out, problems):
+        if choice.takes(key_of(name)):
+            try:
+                items.append(_local_item(root, name))
+            except FileNotFoundError:
+                continue  # gone between two looks: as if it had never been there
+        else:
+            skipped += 1
+    items.sort(key=lambda item: item.key)
+    return Listing(root=file_uri(root), items=tuple(items), skipped=skipped, problems=tuple(problems))
+
+
+def _walk(root: bytes, folder: bytes, left_out: bytes | None, problems: list[str]) -> Iterator[bytes]:
+    """Names below ``root``. Links to files are followed, links to folders not: they may lead in circles."""
+    pending = [folder]
+    while pending:
+        folder = pending.pop()
+        path = os.path.join(root, folder)
+        if left_out is not None and os.path.realpath(path) == left_out:
+            continue
+        try:
+            with os.scandir(path) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            problems.append(f"{os.fsdecode(path)}: {error.strerror or error}")
+            continue
+        for entry in found:
+            name = os.path.join(folder, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(name)
+            elif not (entry.is_symlink() and entry.is_dir()):
+                yield name
+
+
+def _local_item(root: bytes, name: bytes) -> Item:
+    path = os.path.join(root, name)
+    try:
+        state = os.stat(path)
+    except OSError:
+        state = os.lstat(path)  # a broken link, or one that may not be followed
+    return Item(key=key_of(name), uri=file_uri(path), size=state.st_size, mtime_ns=state.st_mtime_ns)
+
+
+def _list_remote(source: str, choice: Choice) -> Listing:
+    filesystem, root = _filesystem(source)
+    try:
+        filesystem.invalidate_cache()
+        found: dict[str, dict[str, Any]] = filesystem.find(root, detail=True)
+        if not found and not filesystem.exists(root):
+            raise errors.SourceNotFound(source)
+    except FileNotFoundError:
+        raise errors.SourceNotFound(source) from None
+    except errors.SourceNotFound:
+        raise
+    except Exception as error:  # every fsspec backend has exceptions of its own
+        raise errors.SourceUnreadable(source, first_line(error)) from error
+    items, skipped = [], 0
+    for path, info in found.items():
+        key = path[len(root) :].lstrip("/") or posixpath.basename(path)
+        if path != root and not choice.takes(key):
+            skipped += 1
+            continue
+        uri = filesystem.unstrip_protocol(path)
+        size, mtime_ns, etag = _remote_state(info)
+        items.append(Item(key=key, uri=uri, size=size, mtime_ns=mtime_ns, etag=etag))
+    items.sort(key=lambda item: item.key)
+    return Listing(root=source, items=tuple(items), skipped=skipped)
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise errors.SourceUnreadable(url, first_line(error)) from error
+    return filesystem, path.rstrip("/")
+
+
+def _remote_state(info: dict[str, Any]) -> tuple[int, int, str]:
+    changed = (
+        info.get("LastModified") or info.get("last_modified") or info.get("mtime") or info.get("created")
+    )
+    if isinstance(changed, datetime):
+        mtime_ns = int(changed.timestamp()) * 10**9 + changed.microsecond * 1000
+    else:
+        mtime_ns = int(float(changed) * 1e9) if isinstance(changed, int | float) else 0
+    etag = str(info.get("ETag") or info.get("etag") or "").strip('"')
+    return int(info.get("size") or 0), mtime_ns, etag
+
+
+def read_item(item: Item, *, limit: int = MAX_FILE_BYTES) -> Content:
+    """The item's bytes, read while it did not change.
+
+    Raises an ImageError for what is wrong with this file, SourceUnreadable for what is wrong with its store.
+    """
+    if item.uri.startswith("file://"):
+        return _read_local(item, limit)
+    return _read_remote(item, limit)
+
+
+def notes_of(item: Item) -> tuple[str, ...]:
+    return (ESCAPED_NOTE,) if is_escaped(item.key) else ()
+
+
+def _read_local(item: Item, limit: int) -> Content:
+    path = unquote_to_bytes(item.uri.removeprefix("file://"))
+    for attempt in range(READ_ATTEMPTS):
+        time.sleep(0.05 * attempt)
+        try:
+            state = os.stat(path)
+            if not stat.S_ISREG(state.st_mode):  # opening a pipe would wait for ever
+                raise errors.NotAFile(item.key, _kind(state.st_mode))
+            if state.st_size > limit:
+                raise errors.FileTooLarge(item.key, state.st_size, limit)
+            with open(path, "rb") as file:
+                before = os.fstat(file.fileno())
+                data = file.read(limit + 1)
+                after = os.fstat(file.fileno())
+        except FileNotFoundError:
+            if os.path.islink(path):
+                raise errors.BrokenLink(item.key, os.fsdecode(os.readlink(path))) from None
+            raise errors.SourceVanished(item.key) from None
+        except OSError as error:
+            raise errors.UnreadableFile(item.key, error.strerror or str(error)) from error
+        if len(data) > limit:
+            raise errors.FileTooLarge(item.key, len(data), limit)
+        if _same(before, after) and len(data) == after.st_size:
+            return Content(name=item.key, data=data, mtime_ns=after.st_mtime_ns, etag="")
+    raise errors.SourceChanged(item.key)
+
+
+def _same(a: os.stat_result, b: os.stat_result) -> bool:
+    return (a.st_size, a.st_mtime_ns, a.st_ino) == (b.st_size, b.st_mtime_ns, b.st_ino)
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
+    return next((name for test, name in kinds if test(mode)), "device")
+
+
+def _read_remote(item: Item, limit: int) -> Content:
+    if item.size > limit:
+        raise errors.FileTooLarge(item.key, item.size, limit)
+    filesystem, path = _filesystem(item.uri)
+    expected = (item.size, item.etag)
+    problem = ""
+    for attempt in range(READ_ATTEMPTS):
+        time.sleep(0.5 * attempt)
+        try:
+            data: bytes = filesystem.cat_file(path)
+            filesystem.invalidate_cache(posixpath.dirname(path))
+            size, mtime_ns, etag = _remote_state(filesystem.info(path))
+        except FileNotFoundError:
+            raise errors.SourceVanished(item.key) from None
+        except Exception as error:  # every fsspec backend has exceptions of its own
+            problem = first_line(error)
+            continue
+        problem = ""
+        if (size, etag) == expected and len(data) == size:
+            return Content(name=item.key, data=data, mtime_ns=mtime_ns, etag=etag)
+        expected = (size, etag)  # changed since it was listed, or while it was read: look again
+    if problem:
+        raise errors.SourceUnreadable(item.uri, problem)
+    raise errors.SourceChanged(item.key)
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
