@@ -1,8 +1,8 @@
 """Archives: a Delta Lake table with one row per image, and the weights that decode it beside it.
 
-This floor writes data files, commits them exactly once, reads rows back, verifies and sweeps. A stream is bytes
-to it. It never codes or decodes an image, never starts a process, and never talks to Ray; pixels are verified by
-a decoder that the caller hands over.
+This floor writes data files, commits them exactly once, reads rows back, verifies and sweeps. A stream is
+bytes to it. It never codes or decodes an image, never starts a process, and never talks to Ray; pixels are
+verified by a decoder that the caller hands over.
 
 A caller needs ``Archive`` (open, read, write_file, commit), ``Record`` (one row) and ``verify``.
 """
@@ -28,9 +28,13 @@ from recbatch.archive.errors import (
     StoreFull,
     StoreUnreachable,
     Superseded,
+    TornLog,
+    UnsafeGrace,
 )
+from recbatch.archive.maintenance import Version, vacuum, versions
 from recbatch.archive.schema import COLUMNS, FORMAT, LIGHT_COLUMNS, TABLE, DataFile, Record
 from recbatch.archive.stats import Stats, Totals
+from recbatch.archive.verify import Checked, Finding, VerifyReport, verify
 
 __all__ = [
     "COLUMNS",
@@ -42,12 +46,14 @@ __all__ = [
     "ArchiveNotReadable",
     "ArchiveNotWritable",
     "ArchiveTooNew",
+    "Checked",
     "CommitConflict",
     "CommitResult",
     "CorruptArchive",
     "DataFile",
     "DecoderNeeded",
     "DuplicateKey",
+    "Finding",
     "InvalidFilter",
     "InvalidLocation",
     "InvalidRecord",
@@ -62,5 +68,12 @@ __all__ = [
     "StoreFull",
     "StoreUnreachable",
     "Superseded",
+    "TornLog",
     "Totals",
+    "UnsafeGrace",
+    "VerifyReport",
+    "Version",
+    "vacuum",
+    "verify",
+    "versions",
 ]

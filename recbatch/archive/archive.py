@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
+from deltalake.exceptions import DeltaError
 
 from recbatch.archive import commit as commits
 from recbatch.archive.commit import CommitResult, Patience
@@ -21,6 +24,7 @@ from recbatch.archive.errors import (
     KeyNotFound,
     MissingModel,
     NotAnArchive,
+    StoreUnreachable,
 )
 from recbatch.archive.reader import active_files, in_range, known_columns, read_tables
 from recbatch.archive.schema import (
@@ -103,6 +107,11 @@ class Archive:
                     raise  # else another process was faster, and made the same
         store.settle(0)
         return cls.open(url)
+
+    @property
+    def store(self) -> Store:
+        """Access to the archive's files, for this floor's own modules."""
+        return self._store
 
     @property
     def url(self) -> str:
@@ -221,13 +230,20 @@ class Archive:
 
     def _matching(self, where: str) -> set[str]:
         """Keys of the rows that meet an SQL condition; DataFusion reads only the columns it names."""
+        query = QueryBuilder().register("archive", self._table)
         try:
-            query = QueryBuilder().register("archive", self._table)
             reader = query.execute(f"SELECT key FROM archive WHERE (\n{where}\n)")
+        except DeltaError as error:
+            raise InvalidFilter(where, _without_list(plain(error))) from error
+        try:
             return {str(key) for batch in reader for key in pa.record_batch(batch).column(0).to_pylist()}
         except Exception as error:
+            if _VALUE_ERROR.search(str(error)):  # some conditions fail only on the rows
+                raise InvalidFilter(where, plain(error)) from error
             problem = self._store.explain(error)
-            raise InvalidFilter(where, plain(error)) from problem
+            if isinstance(problem, StoreUnreachable) and self._store.local is not None:
+                problem = CorruptArchive(self.url, problem.problem)  # a disk does not go away, a file does
+            raise problem from error
 
     def known(self) -> dict[str, Known]:
         """For each key what its source was like when it was archived."""
@@ -283,7 +299,7 @@ class Archive:
     # --- writing
 
     def write_file(self, records: Sequence[Record], *, stem: str) -> DataFile:
-        """Write one data file. Nothing is visible of it before ``commit``; a failed one leaves no file behind."""
+        """Write one data file. Nothing of it is visible before ``commit``; a failed one leaves no file."""
         return write_records(self._store, records, stem=stem)
 
     def claim_epoch(self, job: str, *, patience: Patience | None = None) -> int:
@@ -318,10 +334,16 @@ class Archive:
         return result
 
 
+_VALUE_ERROR = re.compile(r"Cast error|cast|Divide by zero|overflow|Regular expression", re.IGNORECASE)
+
+
+def _without_list(text: str) -> str:
+    """DataFusion names all the columns after an unknown one; docs and 'recbatch info' do that better."""
+    return re.split(r"\.? (?:Valid fields are|Candidate functions)", text)[0]
+
+
 def within(ordered: Sequence[str], low: str, high: str) -> Sequence[str]:
     """The part of the sorted keys that lies in [low, high]."""
-    from bisect import bisect_left, bisect_right
-
     return ordered[bisect_left(ordered, low) : bisect_right(ordered, high)]
 
 

@@ -18,14 +18,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from deltalake import DeltaTable, Schema
-from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from recbatch.archive.errors import CommitConflict, LostDataFile, StoreUnreachable, Superseded
 from recbatch.archive.reader import active_files
 from recbatch.archive.replace import Rewrites, refuse_twice
 from recbatch.archive.schema import TABLE, DataFile
-from recbatch.archive.store import Store
+from recbatch.archive.store import Store, is_storage_error
 from recbatch.errors import RecbatchError
 
 T = TypeVar("T")
@@ -122,7 +121,8 @@ def commit_shards(
         transactions = {epoch_transaction(job): epoch} | {shard_transaction(shard): 1 for shard in fresh}
         replaced = sum(swap.dropped for swap in swaps)
         rows = sum(file.rows for _, file in todo)
-        summary = {"job": job, "epoch": epoch, "shards": len(fresh), "rows": rows, "replaced": replaced}
+        summary: dict[str, str | int] = {"job": job, "epoch": epoch, "shards": len(fresh), "rows": rows}
+        summary["replaced"] = replaced
         version = transact(store, table, actions, transactions, summary)
         return CommitResult(
             version=version,
@@ -144,7 +144,9 @@ def persist(store: Store, attempt: Callable[[int], T], patience: Patience) -> T:
         turn += 1
         try:
             return attempt(turn)
-        except (OSError, DeltaError, ValueError, RecbatchError) as error:
+        except Exception as error:
+            if not (isinstance(error, RecbatchError) or is_storage_error(error)):
+                raise
             problem = store.explain(error, writing=True)
             if not isinstance(problem, (CommitConflict, StoreUnreachable)) or turn >= patience.turns:
                 raise problem from (None if problem is error else error)

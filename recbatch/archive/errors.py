@@ -2,8 +2,8 @@
 
 StoreError     ArchiveNotFound, NotAnArchive, ArchiveTooNew, ArchiveNotReadable, ArchiveNotWritable,
                StoreFull, StoreUnreachable*, CommitConflict*, LostDataFile*, Superseded
-UsageError     KeyNotFound, DuplicateKey, InvalidRecord, InvalidFilter, InvalidLocation, DecoderNeeded
-CorruptData    CorruptArchive, MissingModel
+UsageError     KeyNotFound, DuplicateKey, InvalidRecord, InvalidFilter, InvalidLocation, DecoderNeeded, UnsafeGrace
+CorruptData    CorruptArchive, TornLog, MissingModel
 
 * retryable
 """
@@ -36,7 +36,10 @@ class NotAnArchive(StoreError):
         self.url, self.problem = url, problem
 
     def __str__(self) -> str:
-        return f"{self.url} is not a recbatch archive: {self.problem}. Name an archive, or an empty place for a new one."
+        return (
+            f"{self.url} is not a recbatch archive: {self.problem}. "
+            "Name an archive, or an empty place for a new one."
+        )
 
 
 class ArchiveTooNew(StoreError):
@@ -79,7 +82,10 @@ class ArchiveNotWritable(StoreError):
         self.url, self.problem = url, problem
 
     def __str__(self) -> str:
-        return f"Writing to {self.url} is not allowed: {self.problem}. Check its permissions, or your credentials."
+        return (
+            f"Writing to {self.url} is not allowed: {self.problem}. "
+            "Check its permissions, or your credentials."
+        )
 
 
 class StoreFull(StoreError):
@@ -125,7 +131,10 @@ class CommitConflict(StoreError):
         self.url, self.problem = url, problem
 
     def __str__(self) -> str:
-        return f"Other writers keep committing to {self.url} ({self.problem}). Stop them, or run the command again later."
+        return (
+            f"Other writers keep committing to {self.url} ({self.problem}). "
+            "Stop them, or run the command again later."
+        )
 
 
 class LostDataFile(StoreError):
@@ -241,6 +250,22 @@ class DecoderNeeded(UsageError):
         return "Verifying pixels needs a decoder. Hand one over as decoder=, or verify at level 'digests'."
 
 
+class UnsafeGrace(UsageError):
+    """A vacuum would sweep files that a running job may still commit."""
+
+    code = "unsafe-grace"
+
+    def __init__(self, grace: str, least: str) -> None:
+        super().__init__(grace, least)
+        self.grace, self.least = grace, least
+
+    def __str__(self) -> str:
+        return (
+            f"A grace period of {self.grace} is shorter than {self.least}: files of a running job could go. "
+            "Choose a longer one, or force it when no job runs."
+        )
+
+
 class CorruptArchive(CorruptData):
     """An archive's files contradict one another, or can't be read."""
 
@@ -252,6 +277,22 @@ class CorruptArchive(CorruptData):
 
     def __str__(self) -> str:
         return f"{self.url} is damaged: {self.problem}. Run 'recbatch verify' to see what is hit."
+
+
+class TornLog(CorruptArchive):
+    """A log entry ends in the middle, as after a power cut on a disk that lies about writing."""
+
+    code = "torn-log"
+
+    def __init__(self, url: str, entry: str) -> None:
+        super().__init__(url, entry)
+        self.entry = entry
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} can't be opened: its log entry {self.entry} is not whole. If it is the newest entry, "
+            "move it away; the archive then stands as before that commit, and 'recbatch compress' does it again."
+        )
 
 
 class MissingModel(CorruptData):

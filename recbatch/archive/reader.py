@@ -47,7 +47,9 @@ def _is_damage(error: Exception) -> bool:
 def active_files(store: Store, table: DeltaTable) -> list[DataFile]:
     """The files of this handle's version, sorted by their smallest key."""
     files = []
-    for action in pa.table(table.get_add_actions(flatten=True)).to_pylist():
+    actions = pa.table(table.get_add_actions(flatten=True))
+    names = ("path", "size_bytes", "num_records", "min.key", "max.key")
+    for action in actions.select([name for name in names if name in actions.column_names]).to_pylist():
         path, size, rows = action["path"], action["size_bytes"], action.get("num_records")
         low, high = action.get("min.key"), action.get("max.key")
         if rows is None or low is None or high is None:  # another writer's file: its keys tell

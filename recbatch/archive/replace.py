@@ -56,7 +56,7 @@ class Rewrites:
 
 
 def without(store: Store, old: DataFile, doomed: frozenset[str]) -> Swap:
-    """Write the file's other rows into a new one. Streams are copied as they are: their digests go with them."""
+    """Write the file's other rows into a new one. Streams are copied as they are, with their digests."""
     kept = dropped = 0
 
     def rest() -> Iterator[pa.Table]:

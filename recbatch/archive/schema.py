@@ -163,7 +163,13 @@ def records_to_table(records: Sequence[Record], *, created_at: dt.datetime) -> p
     """Arrow rows in the order given; ``created_at`` fills in where a record has none."""
     columns: dict[str, list[Any]] = {name: [getattr(record, name) for record in records] for name in COLUMNS}
     columns["created_at"] = [value or created_at for value in columns["created_at"]]
-    return pa.table(columns, schema=TABLE)
+    try:
+        return pa.table(columns, schema=TABLE)
+    except (pa.ArrowException, OverflowError) as error:
+        if len(records) > 1:  # one of them is at fault; the recursion names it
+            for record in records:
+                records_to_table([record], created_at=created_at)
+        raise InvalidRecord(records[0].key, f"a column can't hold its value ({error})") from error
 
 
 def table_to_records(table: pa.Table) -> list[Record]:

@@ -6,8 +6,10 @@ import contextlib
 import errno
 import hashlib
 import io
+import json
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,23 +29,25 @@ from recbatch.archive.errors import (
     InvalidLocation,
     StoreFull,
     StoreUnreachable,
+    TornLog,
 )
 from recbatch.errors import RecbatchError
 
 LEDGER = "_recbatch"
 LOG = "_delta_log"
 
-# Delta's log keeps addresses percent-decoded once too often: such a folder is written in one place, read in another.
+# deltalake decodes percent signs once too often: it writes such a folder in one place and reads it in another
 _UNSAFE_PATH = re.compile(r"%[0-9A-Fa-f]{2}|\\|[\x00-\x1f]")
 _FULL = re.compile(r"No space left|Disk quota exceeded|os error (28|122)\b|XMinioStorageFull", re.IGNORECASE)
 _DENIED = re.compile(
-    r"Permission ?denied|Access ?Denied|necessary privileges|Read-only file system|Forbidden|os error (1|13|30)\b",
+    r"Permission ?denied|Access ?Denied|necessary privileges|Read-only file system|Forbidden"
+    r"|os error (1|13|30)\b",
     re.IGNORECASE,
 )
+_OFFLINE = re.compile(r"Generic S3 error|HTTP error|error sending request|timed? ?out|connect", re.IGNORECASE)
 _TOO_NEW = re.compile(r"Unsupported minimum (reader|writer) version \d+|Feature '[^']*' is not supported")
-_DAMAGED = re.compile(
-    r"Json error|JSON|Parquet error|Arrow error|Truncated|log segment|checkpoint|protocol", re.IGNORECASE
-)
+_DAMAGED = re.compile(r"Json|Parquet|Arrow|Truncated|log segment|checkpoint|protocol", re.IGNORECASE)
+_REMOTE_LIBRARIES = ("botocore", "aiobotocore", "aiohttp")  # their errors are no OSErrors
 
 
 class Store:
@@ -93,8 +97,24 @@ class Store:
 
     def table(self, version: int | None = None) -> DeltaTable:
         """A fresh handle; one is never used again after a commit."""
-        with self.errors():
+        try:
             return DeltaTable(self.table_uri, version=version, storage_options=self.storage_options)
+        except (OSError, DeltaError) as error:
+            problem = self.explain(error)
+            if isinstance(problem, CorruptArchive) and (torn := self._torn_entry()):
+                problem = TornLog(self.url, torn)
+            raise problem from error
+
+    def _torn_entry(self) -> str | None:
+        """The name of the newest log entry that is not whole, if it is among the last few."""
+        entries = [name for name in self.names(LOG) if re.fullmatch(r"\d{20}\.json", name)]
+        for name in reversed(entries[-10:]):
+            try:
+                for line in (self.read(f"{LOG}/{name}") or b"").splitlines():
+                    json.loads(line)
+            except ValueError:
+                return f"{LOG}/{name}"
+        return None
 
     def settle(self, version: int) -> None:
         """Make the log of a commit survive a power cut (on object stores a put already does)."""
@@ -214,6 +234,11 @@ class Store:
                 os.link(self.local / temporary, self.local / name)
             except FileExistsError:
                 return False
+            except OSError:  # no hard links here: nearly as good
+                if (self.local / name).exists():
+                    return False
+                shutil.copyfile(self.local / temporary, self.local / name)
+                _fsync(self.local / name)
             finally:
                 os.unlink(self.local / temporary)
             _fsync((self.local / name).parent)
@@ -246,16 +271,16 @@ class Store:
         """Whatever a storage library raises inside becomes one of ours."""
         try:
             yield
-        except RecbatchError:
-            raise
-        except (OSError, DeltaError, ValueError) as error:
+        except Exception as error:
+            if not is_storage_error(error):
+                raise
             raise self.explain(error, writing=writing) from error
 
     def explain(self, error: Exception, *, writing: bool = False) -> RecbatchError:
-        text = plain(error)
-        number = getattr(error, "errno", None)
         if isinstance(error, RecbatchError):
             return error
+        text = plain(error)
+        number = getattr(error, "errno", None)
         if number in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(text):
             return StoreFull(self.url)
         if isinstance(error, PermissionError) or number == errno.EROFS or _DENIED.search(text):
@@ -266,9 +291,17 @@ class Store:
             return ArchiveNotFound(self.url)
         if too_new := _TOO_NEW.search(text):
             return ArchiveTooNew(self.url, f"Delta: {too_new[0]}", "Delta protocol (1, 2)")
-        if isinstance(error, ValueError) or (isinstance(error, DeltaError) and _DAMAGED.search(text)):
+        if isinstance(error, DeltaError) and _DAMAGED.search(text) and not _OFFLINE.search(text):
             return CorruptArchive(self.url, text)
         return StoreUnreachable(self.url, text)
+
+
+def is_storage_error(error: Exception) -> bool:
+    """Whether an error comes from below: the system, Delta, or what speaks to an object store."""
+    return (
+        isinstance(error, (OSError, DeltaError))
+        or type(error).__module__.partition(".")[0] in _REMOTE_LIBRARIES
+    )
 
 
 class Sink(io.RawIOBase):

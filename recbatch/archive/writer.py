@@ -7,6 +7,7 @@ compressing them or giving them a dictionary would cost time and save nothing.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,7 +54,7 @@ def group_bounds(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def unique_name(stem: str) -> str:
-    """A file name that no other attempt has; Delta stores some characters otherwise than given, so they go."""
+    """A name that no other attempt has; Delta stores some characters otherwise than given, so they go."""
     return f"{re.sub(r'[^A-Za-z0-9._=-]+', '-', stem).lstrip('._-') or 'rows'}-{uuid.uuid4().hex[:8]}.parquet"
 
 
@@ -64,7 +65,7 @@ def write_records(store: Store, records: Sequence[Record], *, stem: str) -> Data
     for record in records:
         check_record(record)
     ordered = sorted(records, key=lambda record: record.key)
-    for left, right in zip(ordered, ordered[1:], strict=False):
+    for left, right in itertools.pairwise(ordered):
         if left.key == right.key:
             raise DuplicateKey(left.key)
     now = dt.datetime.now(dt.UTC)
