@@ -80,15 +80,13 @@ def encode(
 def encode_measured(
     image: Image.Image | bytes | Location,
     *,
-    quality: float | None,
+    quality: float,
     model: str = "photo-s",
     coder: str = "trellis",
     effort: int = 5,
     max_pixels: int = 200_000_000,
 ) -> Encoded:
     """As ``encode``, with all that the codec found out: bits by kind, PSNR, MS-SSIM, notes."""
-    if quality is None:
-        raise NoQuality
     from recbatch.codec import ImageCodec, Source
 
     settings = make_settings(

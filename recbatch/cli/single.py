@@ -56,6 +56,8 @@ def encode(
 ) -> None:
     from recbatch import api
 
+    if quality is None:
+        raise api.NoQuality
     if as_json and target == "-":
         raise typer.BadParameter(
             "the stream and the report can't both go to standard output", param_hint="--json"
