@@ -1,7 +1,6 @@
-"""Beam search over auxiliary variables, compiled: what reference.py defines, blocks in parallel.
+"""Beam search over auxiliary variables, compiled: what reference.py defines, one block a call.
 
-Shapes: N dimensions of all blocks, one after the other; K blocks; D dimensions of one block; B beams; J candidates a
-step; T steps; W dimensions a tile.
+Shapes: D dimensions of the block; B beams; J candidates a step; T steps; W dimensions a tile.
 
 How it is fast. With r = x - a m, the score of beam x moved by s u g (sign s, step width u, shared draw g) is
 
@@ -45,7 +44,7 @@ _UNIT = 2.0**-BEAM_BITS
 
 
 @jit
-def integer_sqrt(v: int) -> int:
+def integer_sqrt(v: np.int64) -> np.int64:
     """floor(sqrt(v)) of an int64 below 2**52."""
     r = np.int64(math.sqrt(np.float64(v)))
     while r * r > v:
@@ -281,7 +280,7 @@ def replay_block(
         remaining -= taken
         width = integer_sqrt(taken)
         step_key = word(draw_key, t)
-        pick = np.int64(indices_T[t])
+        pick = int(indices_T[t])
         group = pick >> 2
         shift = np.uint64(16 * (pick & 3) + DRAW_SHIFT)
         signs = np.uint64(0)
