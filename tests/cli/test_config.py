@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from recbatch.cli.config import BadConfig, read_defaults
 from cli.conftest import Run
+from recbatch.cli.config import BadConfig, read_defaults
 
 OPTIONS = {
     "compress": {"quality": False, "include": True, "dry-run": False, "json": False},
