@@ -23,6 +23,7 @@ _FIRST_ANCILLARY_FIELD = 64
 _FIELD_HEAD = struct.Struct("<BI")
 
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PNG_GREY_8 = bytes((8, 0, 0, 0, 0))  # depth, colour type, compression, filter, interlace
 
 
@@ -105,8 +106,8 @@ def decode_alpha(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
     from PIL import PngImagePlugin
 
     expected = _PNG_START + struct.pack(">II", width, height) + _PNG_GREY_8
-    if data[: len(expected)] != expected:
-        raise CorruptStream(f"the alpha plane is not an 8-bit grey PNG of {width} x {height} pixels")
+    if data[: len(expected)] != expected or not data.endswith(_PNG_END):
+        raise CorruptStream(f"the alpha plane is not a whole 8-bit grey PNG of {width} x {height} pixels")
     try:
         # not Image.open: its guard against large images is global, and the size is known to be right
         plane = np.array(PngImagePlugin.PngImageFile(io.BytesIO(data)), dtype=np.uint8)
