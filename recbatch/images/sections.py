@@ -42,11 +42,13 @@ def pack_metadata(metadata: Metadata) -> bytes:
 
 
 def parse_metadata(data: bytes, max_size: int = MAX_METADATA_BYTES) -> Metadata:
-    """Read a metadata section.
+    """Read a metadata section; nothing, as where there is no section, is no metadata.
 
     Raises:
         CorruptStream: not one zstd frame, unpacks to more than ``max_size``, or not a metadata record.
     """
+    if not data:
+        return Metadata()
     record = _unpacked(data, max_size)
     found: dict[str, bytes] = {}
     names = dict(_FIELDS)
