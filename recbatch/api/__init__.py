@@ -15,6 +15,7 @@ from recbatch.api.single import (
     encode,
     encode_measured,
     file_format,
+    read_image,
     stream_info,
 )
 from recbatch.api.zoo import ModelCheck, ModelInfo, model, model_names, verify_model
@@ -39,6 +40,7 @@ __all__ = [
     "model_names",
     "open",
     "pixel_check",
+    "read_image",
     "restore",
     "stream_info",
     "verify",

@@ -185,7 +185,7 @@ def pixel_check(decoder: Decoder) -> Callable[[Record], Finding | None]:
         try:
             picture = read_any(stored(record), decoder)
         except RecbatchError as error:
-            return Finding(key=record.key, code=error.code, problem=str(error))
+            return Finding(code=error.code, problem=str(error), key=record.key)
         found, want = (
             (picture.width, picture.height, picture.mode),
             (record.width, record.height, record.mode),

@@ -118,6 +118,13 @@ def image_bytes(image: Image.Image | bytes | Location) -> bytes:
     return out.getvalue()
 
 
+def read_image(data: bytes) -> Image.Image:
+    """An image file as the codec sees it: upright, 8 bits, RGB or grey. Raises ImageError."""
+    from recbatch.images import read_picture, to_pil
+
+    return to_pil(read_picture(data, convert=True))
+
+
 def decode(stream: bytes, *, max_pixels: int = 10**9) -> Image.Image:
     """The image of a .rec stream, with its metadata in ``.info``.
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from recbatch.cli import options
-from recbatch.cli.display import Progress, report_text
+from recbatch.cli.display import Progress
+from recbatch.cli.report import print_report
 
 HELP = """Archive what is new or changed under SOURCE.
 
@@ -109,5 +110,5 @@ def compress(
             executor=executor.value,
             progress=progress.event,
         )
-    report_text(report, archive=archive, as_json=as_json, quiet=quiet)
+    print_report(report, archive=archive, as_json=as_json, quiet=quiet)
     raise typer.Exit(report.exit_status)

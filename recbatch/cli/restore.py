@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from recbatch.cli import options, streams
-from recbatch.cli.display import Progress, report_text
+from recbatch.cli.display import Progress
+from recbatch.cli.report import print_report
 
 RESTORE_HELP = """Write the archive's images as files again, under the same keys.
 
@@ -44,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
 def restore(
     archive: options.ArchiveUrl,
-    destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder or URL to write to.")],
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="Folder to write to.")],
     where: options.Where = None,
     format: Annotated[
         Format,
@@ -68,7 +69,7 @@ def restore(
             overwrite=overwrite,
             progress=progress.event,
         )
-    report_text(report, archive=archive, as_json=as_json, quiet=quiet)
+    print_report(report, archive=archive, as_json=as_json, quiet=quiet)
     raise typer.Exit(report.exit_status)
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from recbatch.cli import options
+from recbatch.cli.display import VerifyProgress
+from recbatch.cli.text import bytes_text, count, duration_text, print_json
 from recbatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from recbatch.archive.verify import Finding, VerifyReport
 
 HELP = """Check an archive. Changes nothing.
 
@@ -26,6 +31,9 @@ Examples:
 \b
 Exit status: 1 where a check failed, 4 where the archive can't be read at all.
 """
+
+
+REMEDY = "Put the files named back from another copy of the archive, or archive the source anew."
 
 
 class Level(StrEnum):
@@ -77,5 +85,40 @@ def verify(
 ) -> None:
     import recbatch
 
-    report = recbatch.verify(archive, level=level.value, sample=parse_share(sample))
+    share = parse_share(sample)
+    with VerifyProgress(as_json=as_json, quiet=quiet) as progress:
+        report = recbatch.verify(archive, level=level.value, sample=share, progress=progress.event)
+    if as_json:
+        for finding in report.findings:
+            print_json({"event": "finding", **finding.to_dict()})
+        facts = {name: value for name, value in report.to_dict().items() if name != "findings"}
+        print_json({"event": "report", "schema": 1, **facts, "findings": len(report.findings)})
+    else:
+        for finding in report.findings:
+            typer.echo(finding_line(finding))
+        if not quiet:
+            typer.echo(summary(report))
+        if report.findings:
+            typer.echo(f"{archive}: {count(len(report.findings), 'thing')} wrong. {REMEDY}", err=True)
     raise typer.Exit(report.exit_status)
+
+
+def finding_line(finding: Finding) -> str:
+    where = finding.key or finding.file or "archive"
+    beside = f" (in {finding.file})" if finding.key and finding.file else ""
+    return f"{where}: [{finding.code}] {finding.problem}{beside}"
+
+
+def summary(report: VerifyReport) -> str:
+    parts = [
+        f"{count(report.rows_checked, 'row')} of {report.rows:,} in {count(report.files_checked, 'file')} checked",
+        f"{bytes_text(report.bytes_checked)} read",
+    ]
+    if report.level != "structure":
+        parts.append(f"{count(report.streams_checked, 'stream')} by digest")
+    if report.level == "pixels":
+        parts.append(f"{report.streams_decoded:,} decoded")
+    if report.models_checked:
+        parts.append(count(report.models_checked, "model"))
+    line = f"level {report.level}: {', '.join(parts)}, in {duration_text(report.seconds)}"
+    return f"{line} ({report.mb_per_s:.1f} MB/s): {'all well' if report.ok else 'NOT well'}"
