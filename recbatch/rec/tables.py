@@ -218,15 +218,19 @@ def _default() -> Tables:
 
 @cache
 def columns() -> NDArray[np.uint8]:
-    """uint8 [COLUMNS, 256]: which offset a codeword means in the j-th dimension of a step."""
+    """uint8 [COLUMNS, 256]: which offset a codeword means in the j-th dimension of a step.
+
+    Codewords 2p and 2p + 1 are half a step apart in every dimension: they are what two paths that part, or meet, choose between.
+    """
     out = np.zeros((COLUMNS, 256), np.uint8)
     for j in range(COLUMNS):
-        draws = noise.words(0, j, np.arange(256), purpose=noise.COLUMN)
-        order = list(range(256))
-        for i in range(255, 0, -1):  # Fisher and Yates
+        draws = noise.words(0, j, np.arange(128), purpose=noise.COLUMN)
+        order = list(range(128))
+        for i in range(127, 0, -1):  # Fisher and Yates
             other = int(draws[i] % np.uint64(i + 1))
             order[i], order[other] = order[other], order[i]
-        out[j] = order
+        first = np.array(order) + 128 * (draws >> np.uint64(63)).astype(np.int64)
+        out[j, 0::2], out[j, 1::2] = first, (first + 128) & 255
     return out
 
 

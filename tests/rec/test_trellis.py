@@ -27,7 +27,7 @@ def test_more_states_find_better_samples():
     scales_N = np.full(1500, 44, np.uint8)
     target_N = channel(scales_N, np.random.default_rng(0))
     excess = []
-    for bits in (8, 12):
+    for bits in (9, 13):
         payload, (sample_N,) = encode(Trellis(bits=bits), [(target_N, scales_N)])
         excess.append(measure(target_N, scales_N, sample_N, 8 * len(payload)).excess)
     assert excess[1] < excess[0] - 0.01
@@ -46,8 +46,8 @@ def test_every_effort_decodes():
 def test_sections_longer_than_a_block():
     scales_N = np.full(2 * BLOCK + 100, 50, np.uint8)
     target_N = channel(scales_N, np.random.default_rng(3))
-    payload, samples = encode(Trellis(bits=8), [(target_N, scales_N)])
-    assert same(decode(Trellis(bits=8), payload, [scales_N]), samples)
+    payload, samples = encode(Trellis(bits=9), [(target_N, scales_N)])
+    assert same(decode(Trellis(bits=9), payload, [scales_N]), samples)
     cuts = _blocks(scales_N.size)
     assert len(cuts) == 2
     assert cuts[0][0] == 0
@@ -97,16 +97,16 @@ def test_another_prior_is_only_data():
 
 def test_writers_are_not_interchangeable():
     part = ([np.ones(3, np.float32)], [np.full(3, 50, np.uint8)])
-    coder = Trellis(bits=8)
+    coder = Trellis(bits=9)
     writer = coder.writer()
     writer.finish()
     with pytest.raises(ForeignWriter):
         coder.encode([writer], *part)
     with pytest.raises(ForeignWriter):
-        coder.encode([Trellis(bits=8, tables=Tables.with_prior()).writer()], *part)
+        coder.encode([Trellis(bits=9, tables=Tables.with_prior()).writer()], *part)
 
 
-@pytest.mark.parametrize("parameters", [b"", b"\x07", b"\x11", b"\x0c\x0c"])
+@pytest.mark.parametrize("parameters", [b"", b"\x08", b"\x11", b"\x0c\x0c"])
 def test_parameters_no_encoder_writes_are_refused(parameters):
     with pytest.raises(CorruptStream):
         coder_of(1, parameters)

@@ -27,7 +27,7 @@ from recbatch.rec.plan import Plan, make_plan
 from recbatch.rec.tables import NARROW, WIDE, Tables, columns
 
 BLOCK = 4096  # steps searched at once
-FEWEST_BITS, MOST_BITS = 8, 16
+FEWEST_BITS, MOST_BITS = 9, 16
 BITS_OF_EFFORT = {1: 10, 2: 10, 3: 10, 4: 12, 5: 12, 6: 12, 7: 14, 8: 15, 9: 16}
 FARTHEST = np.float32(1 << 24)  # targets beyond are coded as this, so that samples fit int32
 
@@ -120,8 +120,8 @@ class _Draws:
         lattices = plan.lattice_D.size
         signs = noise.octets(seed, section, (lattices + 7) // 8, purpose=noise.SIGN)
         self.sign_D: Bytes = np.unpackbits(signs, count=lattices, bitorder="little")
-        self.rotation_T: Bytes = noise.octets(seed, section, plan.steps, purpose=noise.STEP).copy()
-        self.map_G: Bytes = noise.octets(seed, section, 1 << (width - 8), purpose=noise.STATE_MAP).copy()
+        self.rotation_T: Bytes = noise.octets(seed, section, plan.steps, purpose=noise.STEP) & 254
+        self.map_G: Bytes = noise.octets(seed, section, 1 << (width - 9), purpose=noise.STATE_MAP) & 254
 
 
 def _blocks(steps: int) -> list[tuple[int, int]]:

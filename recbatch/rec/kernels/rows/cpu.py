@@ -97,8 +97,8 @@ def choose(e: float, shrink: float, step: float, shift: int, offset: float, nats
 
 
 @jit
-def finish_row(total: Floats32, clip: int, row_512: NDArray[np.int16]) -> None:
-    """Losses of a step as int16 metrics, best 0, at least ``-clip``; written twice over, for rotated reading."""
+def finish_row(total: Floats32, clip: int, row_1024: NDArray[np.int16]) -> None:
+    """Losses of a step as int16 metrics, best 0, at least ``-clip``; twice over, then twice with neighbours swapped."""
     least = _HUGE
     for c in range(256):
         least = total[c] if total[c] < least else least
@@ -106,6 +106,12 @@ def finish_row(total: Floats32, clip: int, row_512: NDArray[np.int16]) -> None:
     for c in range(256):
         x = (least - total[c]) * PER_NAT - _HALF
         x = x if x > floor else floor
-        row_512[c] = np.int16(np.int32(x))
+        row_1024[c] = np.int16(np.int32(x))
     for c in range(256):
-        row_512[c + 256] = row_512[c]
+        row_1024[c + 256] = row_1024[c]
+    for c in range(128):
+        even, odd = row_1024[2 * c], row_1024[2 * c + 1]
+        row_1024[512 + 2 * c] = odd
+        row_1024[513 + 2 * c] = even
+    for c in range(256):
+        row_1024[c + 768] = row_1024[c + 512]

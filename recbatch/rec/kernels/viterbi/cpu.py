@@ -58,6 +58,12 @@ class Work(NamedTuple):
 
 
 @jit
+def code_of(state: int, map_G: Bytes, rotation: int, bits: int) -> int:
+    """Codeword of a state: its low byte, turned by an even number and, with the state's top bit, swapped within its pair."""
+    return ((state + map_G[(state >> 8) & (map_G.size - 1)] + rotation) & 255) ^ (state >> (bits - 1))
+
+
+@jit
 def make_work(bits: int) -> Work:
     """Scratch for a trellis of 2**bits states."""
     states = 1 << bits
@@ -65,7 +71,7 @@ def make_work(bits: int) -> Work:
         np.empty(states, np.int16),
         np.empty(states, np.int16),
         np.empty(states >> 1, np.int16),
-        np.empty(512, np.int16),
+        np.empty(1024, np.int16),
         np.empty(256, np.float32),
         np.empty(256, np.float32),
         np.empty(CANDIDATES, np.int64),
@@ -73,8 +79,13 @@ def make_work(bits: int) -> Work:
 
 
 @jit
-def advance(metric: Int16s, best: Int16s, other: Int16s, decision: Uint16s, bit: int, row: Int16s, turn: Bytes) -> None:
-    """One step: ``other`` gets the metrics after it, bit number ``bit`` of ``decision`` the survivors."""
+def advance(
+    metric: Int16s, best: Int16s, other: Int16s, decision: Uint16s, bit: int, row: Int16s, map_G: Bytes, rotation: int
+) -> None:
+    """One step: ``other`` gets the metrics after it, bit number ``bit`` of ``decision`` the survivors.
+
+    A run of 256 states reads 256 neighbours of the doubled row, or of its second half, where pairs are swapped.
+    """
     half = best.size
     low, high = metric[:half], metric[half:]
     flag, none = np.uint16(1 << bit), np.uint16(0)
@@ -82,8 +93,10 @@ def advance(metric: Int16s, best: Int16s, other: Int16s, decision: Uint16s, bit:
         x, y = low[j], high[j]
         best[j] = y if y > x else x
         decision[j] |= flag if y > x else none
-    for run in range(turn.size):
-        turned = row[np.int64(turn[run]) : np.int64(turn[run]) + 256]
+    for run in range(2 * map_G.size):
+        swapped = run >= map_G.size
+        at = ((map_G[run - map_G.size if swapped else run] + rotation) & 255) + (512 if swapped else 0)
+        turned = row[at : at + 256]
         source = best[run * 128 : run * 128 + 128]
         target = other[run * 256 : run * 256 + 256]
         for i in range(128):
@@ -149,7 +162,6 @@ def search_block(
     work = make_work(bits)
     metric, other = work.metric, work.other
     states = np.empty(max(steps, 1), np.int32)
-    turn = np.empty(map_G.size, np.uint8)
     start, end = 0, -1
     if steps >= bits:
         around = min(steps // 2, 4 * bits)
@@ -158,9 +170,7 @@ def search_block(
         for n in range(2 * around):
             t = last - around + n if n < around else first + n - around
             make_row(e_D, scale_D, starts_T1[t], starts_T1[t + 1], scores, clip, work)
-            for run in range(map_G.size):
-                turn[run] = map_G[run] + rotation_T[t]
-            advance(metric, work.best, other, decisions[n >> 4], n & 15, work.row, turn)
+            advance(metric, work.best, other, decisions[n >> 4], n & 15, work.row, map_G, rotation_T[t])
             metric, other = other, metric
             if n % BARRIER_STEPS == BARRIER_STEPS - 1:
                 renormalise(metric)
@@ -173,9 +183,7 @@ def search_block(
     for n in range(steps):
         t = first + n
         make_row(e_D, scale_D, starts_T1[t], starts_T1[t + 1], scores, clip, work)
-        for run in range(map_G.size):
-            turn[run] = map_G[run] + rotation_T[t]
-        advance(metric, work.best, other, decisions[n >> 4], n & 15, work.row, turn)
+        advance(metric, work.best, other, decisions[n >> 4], n & 15, work.row, map_G, rotation_T[t])
         metric, other = other, metric
         if n % BARRIER_STEPS == BARRIER_STEPS - 1:
             renormalise(metric)
@@ -186,7 +194,7 @@ def search_block(
     for n in range(steps):
         t = first + n
         s = states[n]
-        c = (s + map_G[s >> 8] + rotation_T[t]) & 255
+        c = code_of(s, map_G, rotation_T[t], bits)
         bit_T[t], code_T[t] = s & 1, c
         begin = starts_T1[t]
         for d in range(begin, starts_T1[t + 1]):
@@ -211,4 +219,4 @@ def codes_of_bits(bit_T: Bytes, first: int, last: int, map_G: Bytes, rotation_T:
             s = (s << 1) | bit_T[t]
     for t in range(first, last):
         s = ((s << 1) | bit_T[t]) & mask
-        code_T[t] = (s + map_G[s >> 8] + rotation_T[t]) & 255
+        code_T[t] = code_of(s, map_G, rotation_T[t], bits)

@@ -1,6 +1,7 @@
 """What the search must find, in plain NumPy.
 
-State s of L bits; a bit b leads to ((s << 1) | b) mod 2**L; step t then earns row_t[(s' + map[s' >> 8] + rotation_t) & 255].
+State s of L bits; a bit b leads to ((s << 1) | b) mod 2**L; step t then earns row_t[c(s')],
+    c(s) = ((s + map[h] + rotation_t) & 255) ^ top,   h the bits between the low byte and the top bit; map and rotation are even.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 
-def codes_reference(states_T: Ints, map_G: Ints, rotation_T: Ints) -> Ints:
+def codes_reference(states_T: Ints, map_G: Ints, rotation_T: Ints | int, bits: int) -> Ints:
     """Codeword of each step's state."""
-    return (states_T + map_G[states_T >> 8] + rotation_T) & 255
+    top_T = states_T >> (bits - 1)
+    return ((states_T + map_G[(states_T - (top_T << (bits - 1))) >> 8] + rotation_T) & 255) ^ top_T
 
 
 def best_score_reference(
@@ -26,5 +28,5 @@ def best_score_reference(
         score = np.where(states == start, 0, -(1 << 40))
     for t in range(rows_T256.shape[0]):
         before = np.maximum(score[states >> 1], score[(states >> 1) | 1 << (bits - 1)])
-        score = before + rows_T256[t][codes_reference(states, map_G, rotation_T[t])]
+        score = before + rows_T256[t][codes_reference(states, map_G, int(rotation_T[t]), bits)]
     return int(score.max() if end is None else score[end])
