@@ -7,7 +7,7 @@ variables whose variances add up to 1. After steps of total variance a the parti
 posterior q_a = N(a m, a^2 v + a (1 - a)); candidates are ranked by log q_a/p_a, the best B live on.
 
 Source: Flamich, Havasi & Hernandez-Lobato 2020, "Compressing Images by Encoding Their Latent Representations with
-Relative Entropy Coding", sections 3.2 and 3.3. Integers instead of floats in the sample, and signs that depend on the
+Relative Entropy Coding", NeurIPS. Integers instead of floats in the sample, and signs that depend on the
 path instead of fresh draws for each beam, are ours (law.py).
 """
 
