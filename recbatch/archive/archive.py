@@ -334,7 +334,7 @@ class Archive:
         return result
 
 
-_VALUE_ERROR = re.compile(r"Cast error|cast|Divide by zero|overflow|Regular expression", re.IGNORECASE)
+_VALUE_ERROR = re.compile(r"cast|divide ?by ?zero|overflow|Compute error", re.IGNORECASE)
 
 
 def _without_list(text: str) -> str:

@@ -194,7 +194,9 @@ def _add(file: DataFile) -> AddAction:
         "maxValues": {"key": file.max_key},
         "nullCount": {"key": 0},
     }
-    return AddAction(file.path, file.size, {}, int(time.time() * 1000), True, json.dumps(statistics))
+    # not ensure_ascii: deltalake 1.6.6 reads escaped surrogate pairs as other characters, and a key would be missed
+    text = json.dumps(statistics, ensure_ascii=False)
+    return AddAction(file.path, file.size, {}, int(time.time() * 1000), True, text)
 
 
 def _remove(file: DataFile) -> RemoveAction:

@@ -176,7 +176,7 @@ class _Run:
         if self.level != "structure":
             self._models()
         rows = sum(file.rows for file in files)
-        if rows and not self.rows_checked:
+        if rows and not self.rows_checked and not self.findings:
             share = f"; the sample of {self.sample:g} hit none, raise it" if self.sample < 1 else ""
             self._find("nothing-checked", f"the archive has {rows} rows and not one was checked{share}")
         return VerifyReport(
@@ -302,7 +302,7 @@ class _Run:
         if len(self.findings) == before:
             low, high = key_range(parquet, group) or (file.min_key, file.max_key)
             columns = ", ".join(bad) or "some column"
-            text = f"rows from {low!r} to {high!r}: {columns} can't be read; {plain(error)}"
+            text = f"rows from {low!r} to {high!r}: {columns} can't be read; {error.problem}"
             self._find("unreadable-rows", text, file=file.path)
 
     def _bad_columns(self, file: DataFile, parquet: pq.ParquetFile, group: int) -> Iterator[str]:

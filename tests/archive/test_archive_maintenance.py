@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import datetime as dt
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from archive_helpers import image
+
+from recbatch.archive import Archive, UnsafeGrace, vacuum, verify, versions
+
+Add = Callable[..., str]
+DAY_S = 86_400
+
+
+def age(archive: Archive, path: str, days: float) -> None:
+    then = time.time() - days * DAY_S
+    os.utime(Path(archive.url, path), (then, then))
+
+
+def test_orphans_are_swept_after_the_grace_period_and_no_other_file(archive: Archive, add: Add) -> None:
+    live = add(image("a"))
+    young = archive.write_file([image("x")], stem="s").path
+    old = archive.write_file([image("y")], stem="s").path
+    archive.put_object("plans/p", b"plan")
+    for path, days in ((live, 400), (old, 15), (young, 13), ("_recbatch/plans/p", 400)):
+        age(archive, path, days)
+    assert vacuum(archive) == [old]
+    assert Path(archive.url, old).exists()
+    assert vacuum(archive, dry_run=False) == [old]
+    assert not Path(archive.url, old).exists()
+    assert Path(archive.url, young).exists()
+    assert archive.object("plans/p") == b"plan"
+    assert list(archive) == ["a"]
+    assert verify(archive).ok
+
+
+def test_a_file_swept_too_early_is_noticed_at_its_commit(archive: Archive, add: Add) -> None:
+    orphan = archive.write_file([image("x")], stem="s")
+    with pytest.raises(UnsafeGrace, match="7 days"):
+        vacuum(archive, grace=dt.timedelta(hours=1))
+    assert vacuum(archive, grace=dt.timedelta(0), dry_run=False, force=True) == [orphan.path]
+    from recbatch.archive import LostDataFile
+
+    with pytest.raises(LostDataFile):
+        archive.commit([("0", orphan)], job="job", epoch=archive.claim_epoch("job"))
+
+
+def test_replaced_files_are_kept_for_the_grace_period(archive: Archive, add: Add) -> None:
+    add(image("a"), image("b"))
+    before = archive.version
+    add(image("a", state="new"))
+    assert vacuum(archive) == []
+    assert list(Archive.open(archive.url, version=before)) == ["a", "b"]
+    assert len(vacuum(archive, grace=dt.timedelta(0), dry_run=False, force=True)) == 1
+    assert verify(archive).ok
+    assert sorted(archive) == ["a", "b"]
+
+
+def test_versions_tell_what_each_commit_did(archive: Archive, add: Add) -> None:
+    add(image("a"), image("b"))
+    add(image("b", state="new"))
+    found = versions(archive)
+    assert [entry.version for entry in found] == [4, 3, 2, 1, 0]
+    assert [(entry.shards, entry.rows, entry.replaced) for entry in found] == [
+        (1, 1, 1),
+        (0, 0, 0),
+        (1, 2, 0),
+        (0, 0, 0),
+        (0, 0, 0),
+    ]
+    assert (found[0].job, found[0].epoch, found[-1].job) == ("job", 2, None)
+    assert found[-1].operation == "CREATE TABLE"
+    assert abs(found[0].committed_at.timestamp() - time.time()) < 3600
+    assert len(versions(archive, limit=2)) == 2
+    assert found[0].to_dict()["committed_at"].endswith("+00:00")
