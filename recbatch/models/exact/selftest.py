@@ -33,7 +33,7 @@ from recbatch.models.exact.errors import ExactLayerMisused
 log = logging.getLogger(__name__)
 
 RUNGS = ("float32", "unfold", "float64", "int64")
-PLANE = 2**12
+PLANE = 2**10
 ROWS = 8
 PLACES = 256
 
