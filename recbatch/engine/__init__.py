@@ -12,5 +12,6 @@ A caller needs ``compress``, ``restore`` and the ``Report`` that both return; ``
 
 from recbatch.engine.compress import compress
 from recbatch.engine.report import Report
+from recbatch.engine.restore import restore
 
-__all__ = ["Report", "compress"]
+__all__ = ["Report", "compress", "restore"]

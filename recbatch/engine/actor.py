@@ -12,14 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from recbatch import __version__
 from recbatch.engine import errors
 from recbatch.engine.plan import Shard
+from recbatch.engine.results import Clock, ShardResult, peak_rss_bytes
 from recbatch.engine.source import Content, Item, notes_of, read_item
 from recbatch.errors import ImageError, RecbatchError
 
@@ -41,22 +41,6 @@ class Codec(Protocol):
 
 class CodecFactory(Protocol):
     def __call__(self, settings: Settings, *, weights: bytes | None, device: str) -> Codec: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardResult:
-    """What a worker did with a shard. Small: it travels through Ray."""
-
-    shard: str
-    images: int
-    bytes_in: int
-    bytes_out: int
-    pixels: int
-    seconds: float
-    stages: dict[str, float]
-    peak_rss_bytes: int
-    failures: tuple[tuple[str, str, str], ...]  # (key, code, sentence)
-    file: DataFile | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,21 +240,6 @@ def stem(job: str, shard: str) -> str:
     return f"{job}-{shard}"
 
 
-@dataclass(slots=True)
-class Clock:
-    """Seconds by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
 def load_name(path: str) -> Callable[..., Any]:
     """What ``package.module:name`` names."""
     module, _, name = path.partition(":")
@@ -284,15 +253,3 @@ def use_threads(count: int) -> None:
         torch.set_num_threads(count)
     if (numba := sys.modules.get("numba")) is not None:
         numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
-
-
-def peak_rss_bytes() -> int:
-    """Of this process; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-            for line in status:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from recbatch.engine import events
-from recbatch.engine.actor import ShardResult
 from recbatch.engine.driver import Tuning
+from recbatch.engine.results import ShardResult
 from recbatch.errors import RecbatchError
 
 if TYPE_CHECKING:

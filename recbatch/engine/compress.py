@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from recbatch.engine import events, ledger
-from recbatch.engine.actor import DEFAULT_CODEC, EncodeJob, ShardResult, quarantined, stem
+from recbatch.engine.actor import DEFAULT_CODEC, EncodeJob, quarantined, stem
 from recbatch.engine.commit import Committer
 from recbatch.engine.driver import Driver, Tuning
 from recbatch.engine.plan import Plan, Shard, make_plan
-from recbatch.engine.pools import InlinePool, Pool
-from recbatch.engine.report import MAX_FAILURES_KEPT, Report
+from recbatch.engine.pools import Pool, open_pool
+from recbatch.engine.report import Report, total
 from recbatch.engine.resources import cpus_available
+from recbatch.engine.results import ShardResult
 from recbatch.engine.signals import stop_on_signals
 from recbatch.engine.source import Item, list_source
 from recbatch.errors import ImageError, RecbatchError, UsageError
@@ -187,37 +186,12 @@ def encode_shards(
         result: ShardResult = value
         shards[shard.name] = shard
         committer.add(result)
-        for key, code, error in result.failures:
-            progress(events.ImageQuarantined(key=key, code=code, error=error))
-        progress(
-            events.ShardDone(
-                shard=result.shard,
-                images=result.images,
-                quarantined=len(result.failures),
-                bytes_in=result.bytes_in,
-                bytes_out=result.bytes_out,
-                pixels=result.pixels,
-                seconds=result.seconds,
-            )
-        )
+        events.tell_result(progress, result)
 
     def on_failed(item: Item, error: ImageError, name: str) -> None:
         """The driver writes the row itself: no worker lived to do it."""
-        record = quarantined(item, error, shard=name)
-        file = table.write_file([record], stem=stem(JOB, name))
-        failure = ((item.key, error.code, str(error)),)
-        result = ShardResult(
-            shard=name,
-            images=0,
-            bytes_in=0,
-            bytes_out=0,
-            pixels=0,
-            seconds=0.0,
-            stages={},
-            peak_rss_bytes=0,
-            failures=failure,
-            file=file,
-        )
+        file = table.write_file([quarantined(item, error, shard=name)], stem=stem(JOB, name))
+        result = ShardResult(shard=name, file=file).failed(item.key, error)
         on_result(result, Shard(name=name, items=(item,)))
 
     committer = Committer(
@@ -252,50 +226,12 @@ def encode_shards(
         except RecbatchError:
             committer.flush_quietly()
             raise
-    return total(
-        report,
-        committer.done,
-        workers=workers,
-        deaths=driver.deaths,
-        retries=driver.retries,
-        version=committer.version,
-        commit_seconds=committer.seconds,
-        interrupted=stop.is_set(),
-    )
-
-
-def total(
-    report: Report,
-    results: Iterable[ShardResult],
-    *,
-    workers: int,
-    deaths: int,
-    retries: int,
-    version: int,
-    commit_seconds: float,
-    interrupted: bool,
-) -> Report:
-    results = list(results)
-    stages: Counter[str] = Counter()
-    for result in results:
-        stages.update(result.stages)
-    failures = [failure for result in results for failure in result.failures]
+    report = total(report, committer.done, workers=workers, deaths=driver.deaths, retries=driver.retries)
     return replace(
         report,
-        images=sum(result.images for result in results),
-        quarantined=len(failures),
-        bytes_in=sum(result.bytes_in for result in results),
-        bytes_out=sum(result.bytes_out for result in results),
-        pixels=sum(result.pixels for result in results),
-        stages={**stages, "commit": commit_seconds},
-        shards=len(results),
-        workers=workers,
-        deaths=deaths,
-        retries=retries,
-        peak_rss_bytes=max((result.peak_rss_bytes for result in results), default=0),
-        version=version,
-        failures=tuple(failures[:MAX_FAILURES_KEPT]),
-        interrupted=interrupted,
+        stages={**report.stages, "commit": committer.seconds},
+        version=committer.version,
+        interrupted=stop.is_set(),
     )
 
 
@@ -318,28 +254,3 @@ def store_model(archive: Archive, settings: Settings) -> str:
     digest, weights = model_weights(settings.model)
     archive.put_model(digest.hex(), weights)
     return digest.hex()
-
-
-@contextmanager
-def open_pool(executor: str, workers: int, gpus_per_worker: float = 0) -> Iterator[Pool]:
-    """Workers' processes, and their end."""
-    pool: Pool
-    close: Callable[[], None] | None = None
-    if executor == "inline":
-        pool = InlinePool()
-    elif executor == "processes":
-        from recbatch.engine.processes import ProcessPool
-
-        pool = ProcessPool()
-    else:
-        from recbatch.engine import ray_local
-
-        if ray_local.connect(workers, gpus=gpus_per_worker):
-            close = ray_local.disconnect
-        pool = ray_local.RayPool(gpus_per_worker=gpus_per_worker)
-    try:
-        yield pool
-    finally:
-        pool.close()
-        if close is not None:
-            close()

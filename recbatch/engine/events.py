@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from recbatch.engine.report import Report
+from recbatch.engine.results import ShardResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,3 +88,20 @@ Progress: TypeAlias = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """The progress of one who does not look."""
+
+
+def tell_result(progress: Progress, result: ShardResult) -> None:
+    """The events of one finished shard."""
+    for key, code, error in result.failures:
+        progress(ImageQuarantined(key=key, code=code, error=error))
+    progress(
+        ShardDone(
+            shard=result.shard,
+            images=result.images,
+            quarantined=len(result.failures),
+            bytes_in=result.bytes_in,
+            bytes_out=result.bytes_out,
+            pixels=result.pixels,
+            seconds=result.seconds,
+        )
+    )

@@ -6,8 +6,10 @@ A pool starts workers, hands them tasks in order, and tells what became of each.
 from __future__ import annotations
 
 import os
+import pickle
 import socket
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -70,13 +72,14 @@ class Pool(Protocol):
 class Host:
     """Lives in the worker's process. Our own errors return as values: they keep their class that way."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: bytes) -> None:
+        self._job = job  # pickled: what it needs may be missing here, which is for setup to tell
         self._worker: Worker | None = None
 
     def setup(self) -> Hello | RecbatchError:
         try:
-            self._worker = self._job.build()
+            job: Job = pickle.loads(self._job)
+            self._worker = job.build()
         except RecbatchError as error:
             return error
         except Exception as error:  # an import, a missing library, a broken file: the user must read which
@@ -100,7 +103,7 @@ class InlinePool:
         self._next = 0
 
     def start(self, job: Job) -> tuple[Handle, Ticket]:
-        host = Host(job)
+        host = Host(pickle.dumps(job))
         return host, self._ticket(host, None)
 
     def submit(self, handle: Handle, task: Any) -> Ticket:
@@ -129,3 +132,28 @@ class InlinePool:
 
     def close(self) -> None:
         self._calls.clear()
+
+
+@contextmanager
+def open_pool(executor: str, workers: int, gpus_per_worker: float = 0) -> Iterator[Pool]:
+    """Workers' processes, and their end."""
+    pool: Pool
+    close: Callable[[], None] | None = None
+    if executor == "inline":
+        pool = InlinePool()
+    elif executor == "processes":
+        from recbatch.engine.processes import ProcessPool
+
+        pool = ProcessPool()
+    else:
+        from recbatch.engine import ray_local
+
+        if ray_local.connect(workers, gpus=gpus_per_worker):
+            close = ray_local.disconnect
+        pool = ray_local.RayPool(gpus_per_worker=gpus_per_worker)
+    try:
+        yield pool
+    finally:
+        pool.close()
+        if close is not None:
+            close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -47,7 +48,7 @@ class Process:
         )
         theirs.close()
         self.calls: deque[Call] = deque()
-        self.send(job)
+        self.setup = self.send(pickle.dumps(job))
 
     @property
     def pid(self) -> int:
@@ -92,7 +93,7 @@ class ProcessPool:
     def start(self, job: Job) -> tuple[Handle, Ticket]:
         process = Process(job)
         self._processes.append(process)
-        return process, process.calls[0] if process.calls else process.send(job)
+        return process, process.setup
 
     def submit(self, handle: Handle, task: Any) -> Ticket:
         ticket: Call = handle.send(task)

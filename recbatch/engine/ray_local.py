@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import pickle
+import re
 import sys
 from importlib import import_module
 from typing import Any
@@ -70,7 +73,7 @@ class RayPool:
         self._actors: list[Any] = []
 
     def start(self, job: Job) -> tuple[Handle, Ticket]:
-        actor = self._actor.remote(job)
+        actor = self._actor.remote(pickle.dumps(job))
         self._actors.append(actor)
         return actor, actor.setup.remote()
 
@@ -98,7 +101,8 @@ class RayPool:
             raise WorkerDied(f"{type(error).__name__}: {_short(error)}") from None
 
     def kill(self, handle: Any) -> None:
-        self._ray.kill(handle, no_restart=True)
+        with contextlib.suppress(Exception):  # a Ray that is gone has no actors either
+            self._ray.kill(handle, no_restart=True)
         if handle in self._actors:
             self._actors.remove(handle)
 
@@ -109,8 +113,10 @@ class RayPool:
 
 def _short(error: BaseException) -> str:
     """What Ray says, without its pages of advice."""
-    text = " ".join(str(error).split())
-    for mark in ("Worker exit detail:", "The actor died", "The actor is dead"):
-        if mark in text:
-            return text[text.index(mark) :][:160]
-    return text[:160]
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    for mark in ("Worker exit detail: ", "The actor died", "The actor is dead"):
+        _, found, rest = text.partition(mark)
+        if found:
+            text = rest if mark.endswith(": ") else found + rest
+            break
+    return text.partition(" Some common causes")[0][:160].rstrip(". ")

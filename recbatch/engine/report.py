@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from recbatch.engine.results import ShardResult
+
 INTERRUPTED = 130
+MAX_FAILURES_KEPT = 100  # the archive has all of them as rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,4 +67,26 @@ class Report:
         }
 
 
-MAX_FAILURES_KEPT = 100  # the archive has all of them as rows
+def total(
+    report: Report, results: Sequence[ShardResult], *, workers: int, deaths: int, retries: int
+) -> Report:
+    """The report with the sum of the shards' results in it."""
+    stages: Counter[str] = Counter()
+    for result in results:
+        stages.update(result.stages)
+    failures = [failure for result in results for failure in result.failures]
+    return replace(
+        report,
+        images=sum(result.images for result in results),
+        quarantined=len(failures),
+        bytes_in=sum(result.bytes_in for result in results),
+        bytes_out=sum(result.bytes_out for result in results),
+        pixels=sum(result.pixels for result in results),
+        stages=dict(stages),
+        shards=len(results),
+        workers=workers,
+        deaths=deaths,
+        retries=retries,
+        peak_rss_bytes=max((result.peak_rss_bytes for result in results), default=0),
+        failures=tuple(failures[:MAX_FAILURES_KEPT]),
+    )

@@ -1,0 +1,160 @@
+"""From an archive to files: same names, same times, and the same bytes wherever the archive holds them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from recbatch.engine import events
+from recbatch.engine.driver import Driver, Tuning
+from recbatch.engine.paths import SUFFIXES, make_root
+from recbatch.engine.plan import MAX_SHARD_BYTES, MIN_SHARD_BYTES, SHARDS_PER_WORKER, Shard, cut
+from recbatch.engine.pools import open_pool
+from recbatch.engine.report import Report, total
+from recbatch.engine.resources import cpus_available
+from recbatch.engine.restore_actor import DEFAULT_DECODER, RestoreJob
+from recbatch.engine.results import ShardResult
+from recbatch.engine.signals import stop_on_signals
+from recbatch.engine.targets import Failure, Target, choose, sift
+from recbatch.errors import ImageError, UsageError
+
+FORMATS = ("original-or-png", "original", *SUFFIXES)
+SMALL_PIXELS = 64_000_000  # to decode; starting Ray and loading a model per worker takes longer than these
+
+
+def restore(
+    archive: str,
+    dest: str,
+    *,
+    where: str | None = None,
+    format: str = "original-or-png",
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: events.Progress | None = None,
+    executor: str = "auto",
+    decoder_factory: str = DEFAULT_DECODER,
+    tuning: Tuning | None = None,
+) -> Report:
+    """Write images as files under ``dest``, named by their keys, with their sources' times.
+
+    A file of another format than its key says gets that format's suffix. What is there already with the same
+    name and time counts as restored before, so an interrupted restore goes on where it stopped.
+
+    Args:
+        where: an SQL condition over the archive's columns.
+        format: "original-or-png": the source's own bytes where the archive holds them, else PNG; "original": own
+            bytes only; "png", "webp", "jpeg", "tiff": converted, unless the bytes held are of that format.
+        overwrite: replace files that are there.
+        executor: "auto" takes Ray for much to decode and this process for little; or "ray", "processes", "inline".
+
+    Returns:
+        The report: ``quarantined`` counts images that could not be restored, ``skipped`` rows that hold none.
+
+    Raises:
+        UsageError, StoreError, CorruptData: the job as a whole can't be done.
+    """
+    from recbatch.archive import Archive
+
+    start = time.monotonic()
+    if format not in FORMATS:
+        raise UsageError(f"There is no format {format!r}. Use one of {', '.join(FORMATS)}.")
+    if "://" in dest and not dest.startswith("file://"):
+        raise UsageError(
+            f"{dest} is no folder of this machine. Restore to a local folder and copy it from there."
+        )
+    if workers is not None and workers < 1:
+        raise UsageError(f"{workers} workers can't work. Use at least one.")
+    progress = progress or events.ignore
+    tuning = tuning or Tuning()
+    opened = Archive.open(archive)
+    report = Report(kind="restore", job="restore", version=opened.version)
+    targets, failures, skipped = choose(opened, where=where, format=format)
+    root = make_root(dest.removeprefix("file://"))
+    targets, known, taken = sift(targets, root, overwrite=overwrite)
+    failures += taken
+    report = replace(report, skipped=skipped, known=known)
+
+    cores = cpus_available()
+    to_decode = sum(target.pixels for target in targets if target.format)
+    if executor == "auto":
+        executor = "ray" if to_decode > SMALL_PIXELS else "inline"
+    count = 1 if executor == "inline" else workers or cores
+    share = sum(target.size for target in targets) // (count * SHARDS_PER_WORKER)
+    shards = cut(targets, min(max(share, MIN_SHARD_BYTES), MAX_SHARD_BYTES), max_items=256)
+    count = max(1, min(count, len(shards)))
+    progress(
+        events.Planned(
+            images=len(targets),
+            bytes=sum(target.size for target in targets),
+            shards=len(shards),
+            known=known,
+            skipped=skipped,
+            workers=count,
+        )
+    )
+    results = [failed_before(failures, progress)] if failures else []
+    interrupted, deaths, retries = False, 0, 0
+    if shards:
+        job = RestoreJob(
+            archive=opened.url,
+            version=opened.version,
+            root=root,
+            threads=max(1, cores // count),
+            decoder_factory=decoder_factory,
+        )
+        with open_pool(executor, count) as pool:
+            driver, interrupted = _drive(
+                shards, results, pool=pool, job=job, workers=count, tuning=tuning, progress=progress
+            )
+            deaths, retries = driver.deaths, driver.retries
+    report = total(report, results, workers=count if shards else 0, deaths=deaths, retries=retries)
+    report = replace(report, interrupted=interrupted, seconds=time.monotonic() - start)
+    progress(events.Finished(report=report))
+    return report
+
+
+def _drive(
+    shards: Iterable[Shard[Target]],
+    results: list[ShardResult],
+    *,
+    pool: Any,
+    job: RestoreJob,
+    workers: int,
+    tuning: Tuning,
+    progress: events.Progress,
+) -> tuple[Driver[Target], bool]:
+    def on_result(value: Any, shard: Shard[Target]) -> None:
+        result: ShardResult = value
+        results.append(result)
+        events.tell_result(progress, result)
+
+    def on_failed(target: Target, error: ImageError, name: str) -> None:
+        result = ShardResult(shard=name).failed(target.key, error)
+        results.append(result)
+        events.tell_result(progress, result)
+
+    with stop_on_signals(lambda name: progress(events.Stopping(signal=name))) as stop:
+        driver: Driver[Target] = Driver(
+            pool=pool,
+            job=job,
+            workers=workers,
+            tuning=tuning,
+            on_result=on_result,
+            on_failed=on_failed,
+            on_tick=lambda: None,
+            progress=progress,
+            stop=stop,
+        )
+        for shard in shards:
+            driver.add(shard)
+        driver.run()
+    return driver, stop.is_set()
+
+
+def failed_before(failures: list[Failure], progress: events.Progress) -> ShardResult:
+    """Images that no worker needs to look at."""
+    result = ShardResult(shard="-", failures=tuple(failures))
+    events.tell_result(progress, result)
+    return result

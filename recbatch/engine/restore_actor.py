@@ -1,0 +1,169 @@
+"""The worker that restores: rows in, files out."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from recbatch.engine.actor import load_name, use_threads
+from recbatch.engine.errors import InternalFailure
+from recbatch.engine.paths import write_file
+from recbatch.engine.plan import Shard
+from recbatch.engine.results import Clock, ShardResult, peak_rss_bytes
+from recbatch.engine.source import first_line
+from recbatch.engine.targets import Failure, Target
+from recbatch.errors import CorruptStream, RecbatchError, StoreError
+
+if TYPE_CHECKING:
+    from recbatch.archive import Archive, Record
+    from recbatch.images import Picture
+
+DEFAULT_DECODER = "recbatch.codec:Decoder"
+CHUNK_PIXELS = 16_000_000  # decoded pictures in memory at once
+CHUNK_BYTES = 32 << 20
+WRITE_THREADS = 4
+
+
+class Decoder(Protocol):
+    """What the engine needs of ``codec.Decoder``; importing that here would load torch."""
+
+    def decode_batch(self, streams: list[bytes]) -> list[Picture | RecbatchError]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreJob:
+    archive: str
+    version: int
+    root: bytes
+    threads: int = 1
+    decoder_factory: str = DEFAULT_DECODER
+
+    def build(self) -> RestoreWorker:
+        return RestoreWorker(self)
+
+
+class RestoreWorker:
+    def __init__(self, job: RestoreJob) -> None:
+        from recbatch.archive import Archive
+
+        self._job = job
+        self._archive: Archive = Archive.open(job.archive, version=job.version)
+        self._made: Decoder | None = None
+
+    @property
+    def _decoder(self) -> Decoder:
+        """Made when the first stream comes: originals need neither torch nor weights."""
+        if self._made is None:
+            made: Decoder = load_name(self._job.decoder_factory)(
+                lambda digest: self._archive.model(digest.hex())
+            )
+            use_threads(self._job.threads)
+            self._made = made
+        return self._made
+
+    def run(self, shard: Shard[Target]) -> ShardResult:
+        clock = Clock()
+        start = time.perf_counter()
+        targets = {target.key: target for target in shard.items}
+        images, bytes_in, bytes_out, pixels = 0, 0, 0, 0
+        failures: list[Failure] = []
+        with ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="write") as threads:
+            for chunk in self._chunks(targets, clock):
+                with clock.stage("decode"):
+                    contents = self._decode([(targets[row.key], row) for row in chunk])
+                with clock.stage("write"):
+                    jobs = [threads.submit(self._write, targets[row.key], contents[row.key]) for row in chunk]
+                    outcomes = [job.result() for job in jobs]
+                for row, outcome in zip(chunk, outcomes, strict=True):
+                    target = targets.pop(row.key)
+                    if isinstance(outcome, RecbatchError):
+                        failures.append((row.key, outcome.code, str(outcome)))
+                        continue
+                    images += 1
+                    bytes_in += target.size
+                    bytes_out += outcome
+                    pixels += target.pixels
+        return ShardResult(
+            shard=shard.name,
+            images=images,
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+            pixels=pixels,
+            seconds=time.perf_counter() - start,
+            stages=dict(clock.seconds),
+            peak_rss_bytes=peak_rss_bytes(),
+            failures=tuple(failures),
+        )
+
+    def _chunks(self, targets: dict[str, Target], clock: Clock) -> Iterator[list[Record]]:
+        """Rows with their streams, as many at a time as memory should hold decoded."""
+        columns = ("key", "stream", "stream_sha256", "codec")
+        rows = self._archive.records(columns, keys=set(targets))
+        chunk: list[Record] = []
+        pixels = size = 0
+        while True:
+            with clock.stage("read"):
+                row = next(rows, None)
+            if row is None:
+                break
+            target = targets[row.key]
+            if chunk and (pixels + target.pixels > CHUNK_PIXELS or size + target.size > CHUNK_BYTES):
+                yield chunk
+                chunk, pixels, size = [], 0, 0
+            chunk.append(row)
+            pixels += target.pixels
+            size += target.size
+        if chunk:
+            yield chunk
+
+    def _decode(self, chunk: list[tuple[Target, Record]]) -> dict[str, bytes | Picture | RecbatchError]:
+        """For each key its file's bytes, or the picture to write, or what is wrong."""
+        out: dict[str, bytes | Picture | RecbatchError] = {}
+        coded: list[tuple[str, bytes]] = []
+        for target, row in chunk:
+            data = row.stream or b""
+            if hashlib.sha256(data).digest() != row.stream_sha256:
+                out[target.key] = CorruptStream("its SHA-256 is not the one that the archive recorded")
+            elif not target.format:
+                out[target.key] = data
+            elif row.codec == "original":
+                out[target.key] = _read(data)
+            else:
+                coded.append((target.key, data))
+        if coded:
+            pictures = self._decoder.decode_batch([data for _, data in coded])
+            out.update(zip((key for key, _ in coded), pictures, strict=True))
+        return out
+
+    def _write(self, target: Target, content: bytes | Picture | RecbatchError) -> int | RecbatchError:
+        """Bytes written. StoreErrors are raised: they hit every other file too."""
+        if isinstance(content, RecbatchError):
+            return content
+        try:
+            if isinstance(content, bytes):
+                data = content
+            else:
+                from recbatch.images import write_picture
+
+                data = write_picture(content, target.format)
+            write_file(self._job.root, target.name, data, key=target.key, mtime_ns=target.mtime_ns)
+        except StoreError:
+            raise
+        except RecbatchError as error:
+            return error
+        except Exception as error:  # a bug, or memory: it must cost one image only
+            return InternalFailure(target.key, f"{type(error).__name__}: {first_line(error)}")
+        return len(data)
+
+
+def _read(data: bytes) -> Picture | RecbatchError:
+    from recbatch.images import read_picture
+
+    try:
+        return read_picture(data, max_pixels=10**9, convert=True)
+    except RecbatchError as error:
+        return error
