@@ -43,7 +43,8 @@ def scores(tables: Tables) -> tuple[Scores, ScalarScores]:
             slot_S[k] = len(offsets[wide])
             columns_S[k] = COLUMNS if tables.kind_S[k] == GROUP else 1
             nats_QK = (wide_nats if wide else narrow_nats)[first : first + 256]
-            for order_C in columns()[: columns_S[k]]:
+            for column_C in columns()[: columns_S[k]]:
+                order_C = np.concatenate([column_C[0::2], column_C[1::2]])  # as the rows kernel's place_of says
                 offsets[wide].append((tables.offsets_SQ[k][order_C] / UNIT).astype(np.float32))
                 costs[wide].append(np.ascontiguousarray(nats_QK[order_C].T, np.float32))
     sigma_S = np.array([sigma(k) for k in range(SCALES)])

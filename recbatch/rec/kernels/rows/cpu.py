@@ -17,24 +17,32 @@ Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 PER_NAT = np.float32(64.0)  # metric units
-CANDIDATES = 5
-_HALF, _ZERO, _HUGE = np.float32(0.5), np.float32(0.0), np.float32(1e30)
+CANDIDATES = 4
+_HALF = np.float32(0.5)
 _LN2 = math.log(2.0)
 
 
 @jit
+def place_of(code: int) -> int:
+    """Where a codeword stands in the score tables: even ones first, as the search reads rows."""
+    return (code >> 1) + ((code & 1) << 7)
+
+
+@jit
 def candidates(e: float, shrink: float, step: float, out: Ints) -> int:
-    """Integers worth a try: around the Gaussian posterior's mean, around e itself, and 0. Returns how many."""
-    low = int(math.floor(shrink * e / step))
+    """Integers worth a try: around the Gaussian posterior's mean, around e itself or 0. Returns how many."""
+    low, high = int(math.floor(shrink * e / step)), int(math.floor(e / step))
     out[0], out[1] = low, low + 1
+    if high > low + 1 or high + 1 < low:
+        out[2], out[3] = high, high + 1
+        return 4
     count = 2
-    for extra in range(3):
-        i = int(math.floor(e / step)) + extra if extra < 2 else 0
-        if extra == 2 and abs(low) > 2:
-            continue
-        if (i < low or i > low + 1) and not (count > 2 and i == out[count - 1]):
-            out[count] = i
-            count += 1
+    if high != low:
+        out[count] = high + 1 if high > low else high
+        count += 1
+    if (low > 0 or low < -1) and -3 < low < 3:
+        out[count] = 0
+        count += 1
     return count
 
 
@@ -50,37 +58,47 @@ def escape_nats(cell: int, half: int) -> float:
 
 
 @jit
-def add_losses(
-    e: float, shrink: float, step: float, shift: int, offsets: Floats32, nats_K256: Floats32, tries: Ints,
-    best: Floats32, total: Floats32,
-) -> None:  # fmt: skip
-    """Add one dimension's losses, per codeword the best candidate's, to ``total``; ``best`` and ``tries`` are scratch."""
-    half = nats_K256.shape[0] // 2 - 1
-    count = candidates(e, shrink, step, tries)
-    for n in range(count):
-        cell = tries[n] >> shift
-        rest = np.float32(e - step * tries[n])  # in double: e may be far larger than the step
-        if -half <= cell <= half:
-            nats, extra = nats_K256[cell + half], _ZERO
-        else:
-            nats, extra = nats_K256[2 * half + 1], np.float32(escape_nats(cell, half))
-        if n == 0:
-            for c in range(256):
-                r = offsets[c] - rest
-                best[c] = _HALF * r * r + (nats[c] + extra)
-        else:
-            for c in range(256):
-                r = offsets[c] - rest
-                loss = _HALF * r * r + (nats[c] + extra)
-                best[c] = loss if loss < best[c] else best[c]
-    for c in range(256):
-        total[c] += best[c]
+def _terms(integer: int, e: float, step: float, shift: int, half: int) -> tuple[np.float32, np.float32, int]:
+    """What is left of ``e``, the nats behind the symbol, and the symbol."""
+    cell = integer >> shift
+    rest = np.float32(e - step * integer)  # in double: e may be far larger than the step
+    if -half <= cell <= half:
+        return rest, np.float32(0.0), cell + half
+    return rest, np.float32(escape_nats(cell, half)), 2 * half + 1
 
 
 @jit
-def choose(e: float, shrink: float, step: float, shift: int, offset: float, nats_K256: Floats32, c: int,
+def add_losses(
+    e: float, shrink: float, step: float, shift: int, offsets: Floats32, nats_K256: Floats32, tries: Ints,
+    total: Floats32,
+) -> None:  # fmt: skip
+    """Add one dimension's losses, per codeword the best candidate's, to ``total``; ``tries`` is scratch."""
+    half = nats_K256.shape[0] // 2 - 1
+    count = candidates(e, shrink, step, tries)
+    rest0, extra0, symbol0 = _terms(tries[0], e, step, shift, half)
+    rest1, extra1, symbol1 = _terms(tries[1], e, step, shift, half)
+    nats0, nats1 = nats_K256[symbol0], nats_K256[symbol1]
+    if count == 2:
+        for c in range(256):
+            r0, r1 = offsets[c] - rest0, offsets[c] - rest1
+            loss0, loss1 = _HALF * r0 * r0 + (nats0[c] + extra0), _HALF * r1 * r1 + (nats1[c] + extra1)
+            total[c] += min(loss0, loss1)
+        return
+    rest2, extra2, symbol2 = _terms(tries[2], e, step, shift, half)
+    rest3, extra3, symbol3 = _terms(tries[count - 1], e, step, shift, half)
+    nats2, nats3 = nats_K256[symbol2], nats_K256[symbol3]
+    for c in range(256):
+        r0, r1 = offsets[c] - rest0, offsets[c] - rest1
+        loss0, loss1 = _HALF * r0 * r0 + (nats0[c] + extra0), _HALF * r1 * r1 + (nats1[c] + extra1)
+        r2, r3 = offsets[c] - rest2, offsets[c] - rest3
+        loss2, loss3 = _HALF * r2 * r2 + (nats2[c] + extra2), _HALF * r3 * r3 + (nats3[c] + extra3)
+        total[c] += min(min(loss0, loss1), min(loss2, loss3))
+
+
+@jit
+def choose(e: float, shrink: float, step: float, shift: int, offset: float, nats_K256: Floats32, place: int,
            tries: Ints) -> int:  # fmt: skip
-    """The candidate integer with the least loss for codeword ``c``; the first of equals."""
+    """The candidate integer with the least loss for the codeword at ``place``; the first of equals."""
     half = nats_K256.shape[0] // 2 - 1
     chosen, least = 0, 1e300
     for n in range(candidates(e, shrink, step, tries)):
@@ -88,30 +106,27 @@ def choose(e: float, shrink: float, step: float, shift: int, offset: float, nats
         r = offset + step * tries[n] - e
         loss = 0.5 * r * r
         if -half <= cell <= half:
-            loss += nats_K256[cell + half, c]
+            loss += nats_K256[cell + half, place]
         else:
-            loss += nats_K256[2 * half + 1, c] + escape_nats(cell, half)
+            loss += nats_K256[2 * half + 1, place] + escape_nats(cell, half)
         if loss < least:
             chosen, least = tries[n], loss
     return chosen
 
 
 @jit
-def finish_row(total: Floats32, clip: int, row_1024: NDArray[np.int16]) -> None:
-    """Losses of a step as int16 metrics, best 0, at least ``-clip``; twice over, then twice with neighbours swapped."""
-    least = _HUGE
+def finish_row(total: Floats32, clip: int, units: NDArray[np.int32], row_512: NDArray[np.int16]) -> None:
+    """Losses of a step as int16 metrics, best 0, at least ``-clip``: even codewords twice over, then odd ones."""
     for c in range(256):
-        least = total[c] if total[c] < least else least
-    floor = np.float32(-clip)
+        units[c] = np.int32(total[c] * PER_NAT + _HALF)
+    least = units[0]
     for c in range(256):
-        x = (least - total[c]) * PER_NAT - _HALF
-        x = x if x > floor else floor
-        row_1024[c] = np.int16(np.int32(x))
+        least = min(least, units[c])
     for c in range(256):
-        row_1024[c + 256] = row_1024[c]
+        units[c] = max(least - units[c], -clip)
     for c in range(128):
-        even, odd = row_1024[2 * c], row_1024[2 * c + 1]
-        row_1024[512 + 2 * c] = odd
-        row_1024[513 + 2 * c] = even
-    for c in range(256):
-        row_1024[c + 768] = row_1024[c + 512]
+        row_512[c] = np.int16(units[c])
+        row_512[c + 256] = np.int16(units[c + 128])
+    for c in range(128):
+        row_512[c + 128] = row_512[c]
+        row_512[c + 384] = row_512[c + 256]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbatch.rec.kernels import jit
-from recbatch.rec.kernels.rows.cpu import CANDIDATES, add_losses, choose, finish_row
+from recbatch.rec.kernels.rows.cpu import CANDIDATES, add_losses, choose, finish_row, place_of
 
 Int16s = NDArray[np.int16]
 Uint16s = NDArray[np.uint16]
@@ -52,8 +52,8 @@ class Work(NamedTuple):
     other: Int16s
     best: Int16s
     row: Int16s
-    losses: Floats32
     total: Floats32
+    units: Index
     tries: Ints
 
 
@@ -71,9 +71,9 @@ def make_work(bits: int) -> Work:
         np.empty(states, np.int16),
         np.empty(states, np.int16),
         np.empty(states >> 1, np.int16),
-        np.empty(1024, np.int16),
+        np.empty(512, np.int16),
         np.empty(256, np.float32),
-        np.empty(256, np.float32),
+        np.empty(256, np.int32),
         np.empty(CANDIDATES, np.int64),
     )
 
@@ -84,24 +84,26 @@ def advance(
 ) -> None:
     """One step: ``other`` gets the metrics after it, bit number ``bit`` of ``decision`` the survivors.
 
-    A run of 256 states reads 256 neighbours of the doubled row, or of its second half, where pairs are swapped.
+    A run of 256 states reads, turned, the even codewords for its even states and the odd ones for its odd states, or, where
+    the state's top bit is set, the other way round.
     """
     half = best.size
-    low, high = metric[:half], metric[half:]
     flag, none = np.uint16(1 << bit), np.uint16(0)
+    low, high = metric[:half], metric[half:]
     for j in range(half):
         x, y = low[j], high[j]
         best[j] = y if y > x else x
         decision[j] |= flag if y > x else none
     for run in range(2 * map_G.size):
         swapped = run >= map_G.size
-        at = ((map_G[run - map_G.size if swapped else run] + rotation) & 255) + (512 if swapped else 0)
-        turned = row[at : at + 256]
+        at = ((map_G[run - map_G.size if swapped else run] + rotation) & 255) >> 1
+        even = row[at + 256 : at + 384] if swapped else row[at : at + 128]
+        odd = row[at : at + 128] if swapped else row[at + 256 : at + 384]
         source = best[run * 128 : run * 128 + 128]
         target = other[run * 256 : run * 256 + 256]
         for i in range(128):
-            target[2 * i] = source[i] + turned[2 * i]
-            target[2 * i + 1] = source[i] + turned[2 * i + 1]
+            target[2 * i] = source[i] + even[i]
+            target[2 * i + 1] = source[i] + odd[i]
 
 
 @jit
@@ -124,14 +126,14 @@ def make_row(e_D: Floats32, scale_D: Bytes, begin: int, end: int, scores: Scores
         if scores.wide_S[k]:
             add_losses(
                 np.float64(e_D[d]), scores.shrink_S[k], scores.step_S[k], scores.shift_S[k],
-                scores.wide_offsets_XC[slot], scores.wide_nats_XKC[slot], work.tries, work.losses, work.total,
+                scores.wide_offsets_XC[slot], scores.wide_nats_XKC[slot], work.tries, work.total,
             )  # fmt: skip
         else:
             add_losses(
                 np.float64(e_D[d]), scores.shrink_S[k], scores.step_S[k], scores.shift_S[k],
-                scores.narrow_offsets_XC[slot], scores.narrow_nats_XKC[slot], work.tries, work.losses, work.total,
+                scores.narrow_offsets_XC[slot], scores.narrow_nats_XKC[slot], work.tries, work.total,
             )  # fmt: skip
-    finish_row(work.total, clip, work.row)
+    finish_row(work.total, np.int32(clip), work.units, work.row)
 
 
 @jit
@@ -196,16 +198,16 @@ def search_block(
         s = states[n]
         c = code_of(s, map_G, rotation_T[t], bits)
         bit_T[t], code_T[t] = s & 1, c
-        begin = starts_T1[t]
+        place, begin = place_of(c), starts_T1[t]
         for d in range(begin, starts_T1[t + 1]):
             k = scale_D[d]
             slot = scores.slot_S[k] + min(d - begin, scores.columns_S[k] - 1)
             e, shrink, step, shift = np.float64(e_D[d]), scores.shrink_S[k], scores.step_S[k], scores.shift_S[k]
             if scores.wide_S[k]:
-                offset, nats = scores.wide_offsets_XC[slot, c], scores.wide_nats_XKC[slot]
+                offset, nats = scores.wide_offsets_XC[slot, place], scores.wide_nats_XKC[slot]
             else:
-                offset, nats = scores.narrow_offsets_XC[slot, c], scores.narrow_nats_XKC[slot]
-            integer_D[d] = choose(e, shrink, step, shift, np.float64(offset), nats, c, work.tries)
+                offset, nats = scores.narrow_offsets_XC[slot, place], scores.narrow_nats_XKC[slot]
+            integer_D[d] = choose(e, shrink, step, shift, np.float64(offset), nats, place, work.tries)
     return True
 
 
