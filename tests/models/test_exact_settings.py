@@ -8,6 +8,9 @@ import sys
 
 import exact_network
 import pytest
+import torch
+
+from recbatch.models.exact import RUNGS, at_least
 
 ENVIRONMENTS = {
     "plain": {},
@@ -51,3 +54,27 @@ def test_network_has_one_hash_in_each_environment(name):
     }:
         if "MKL" not in variable:
             assert f"{variable}=" in done.stderr  # and said so
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+def test_network_has_one_hash_on_cuda(precision):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    layers = [layer.to("cuda") for layer in exact_network.network()]
+    x = exact_network.inputs().to("cuda")
+    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = precision
+    try:
+        for rung in RUNGS:
+            with at_least(rung):
+                y = exact_network.run(layers, x, lambda layer, data: layer(data))
+            assert exact_network.digest(y) == exact_network.GOLDEN, rung
+        for size in (1, 5):  # other shapes, other kernels
+            parts = [x[b : b + size] for b in range(0, 16, size)]
+            y = torch.cat(
+                [exact_network.run(layers, part, lambda layer, data: layer(data)) for part in parts]
+            )
+            assert exact_network.digest(y) == exact_network.GOLDEN
+    finally:
+        torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision = before

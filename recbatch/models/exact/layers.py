@@ -263,6 +263,8 @@ class FoldedConv2d(nn.Module):
         self, *, weight: Tensor, bias: Tensor, shift: Tensor, in_range: Range, out_range: Range
     ) -> None:
         super().__init__()
+        if any(tensor.is_floating_point() for tensor in (weight, bias, shift)):
+            raise ExactLayerMisused("its integers came as floats", "Convert them with to(torch.int32) first")
         arithmetic.check_layer(
             weight.cpu().numpy(), bias.cpu().numpy(), shift.cpu().numpy(), in_range, out_range
         )
