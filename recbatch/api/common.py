@@ -39,10 +39,10 @@ def make_settings(
     max_pixels: int = 200_000_000,
 ) -> Settings:
     """Checked codec settings. Raises NoMode, BadSetting."""
-    from recbatch.codec import Settings, level_of_quality
-
     if (quality is None) == (not original):
         raise NoMode
+    from recbatch.codec import Settings, level_of_quality
+
     return Settings(
         mode="original" if original else "lossy",
         model=model,

@@ -94,6 +94,11 @@ def demo(
     records = sorted(archive.records(archive.light_columns), key=lambda record: record.key)
     say(table(records))
     say("")
+    say(
+        "over KL: bits of indices and symbols against the relative entropy of posteriors from priors. Below 0 the"
+    )
+    say("coder took samples nearer to the prior; docs/benchmarks.md has the overhead at equal quality (EQ).")
+    say("")
     say(speed(report, start_up_s))
     picture = output / "comparison.png"
     if compare(archive, records, source, picture):

@@ -16,11 +16,11 @@ import typer
 def bytes_text(size: int | float) -> str:
     """A size in units of 1000: 12,345 bytes is ``12.3 kB``."""
     size = float(size)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(size) < 999.5 or unit == "TB":
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB", "EB"):
+        if abs(size) < 999.5 or unit == "EB":
             break
         size /= 1000
-    return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+    return f"{size:.0f} B" if unit == "B" else f"{size:#.3g} {unit}".replace(". ", " ")
 
 
 def duration_text(seconds: float) -> str:

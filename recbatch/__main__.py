@@ -1,0 +1,7 @@
+"""``python -m recbatch``."""
+
+import sys
+
+from recbatch.cli import main
+
+sys.exit(main())

@@ -1,0 +1,57 @@
+"""What the command line loads: help must answer at once, so nothing heavy may be imported for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "ray", "pyarrow", "numba", "deltalake", "numpy", "PIL", "scipy", "rich"}
+
+
+def call(*arguments: str) -> tuple[int, str, set[str]]:
+    """Status, output and loaded modules of a call in a process of its own."""
+    script = (
+        "import sys; from recbatch.cli import main; status = main(sys.argv[1:]);"
+        "print('LOADED', *{m.split('.')[0] for m in sys.modules}); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+    )
+    out, _, loaded = done.stdout.rpartition("LOADED")
+    return done.returncode, out + done.stderr, set(loaded.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["compress", "--help"], ["compress", "a", "b"]])
+def test_help_and_usage_errors_load_nothing_heavy(arguments: list[str]) -> None:
+    status, text, loaded = call(*arguments)
+    assert status == (0 if "--help" in arguments else 2)
+    assert "recbatch" in text or "--quality" in text
+    assert loaded & HEAVY == set()
+
+
+def test_the_module_runs_as_the_script_does() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "recbatch", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("recbatch ")
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    script = (
+        "import sys, typer; from recbatch.cli import app, inspect, main\n"
+        "@app.app.command('flood')\n"
+        "def flood() -> None:\n"
+        "    for _ in range(100_000): typer.echo('line')\n"
+        "sys.exit(main(['flood']))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.readline()
+    child.stdout.close()
+    errors = child.stderr.read()
+    child.stderr.close()
+    assert child.wait() == 0
+    assert errors == b""
