@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-
 from recbatch import rec, stream
 from recbatch.codec import lossy
 from recbatch.codec.quality import psnr

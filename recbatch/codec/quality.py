@@ -69,7 +69,8 @@ def _ssim_means(x: Any, y: Any, window: Any) -> tuple[float, float]:
     rows = np.zeros((taps, 5, width - taps + 1), np.float32)  # ring of horizontally filtered rows
     products = np.empty((5, width), np.float32)
     sums = np.empty((5, width - taps + 1), np.float32)
-    similarity = contrast = 0.0
+    similarity: Any = 0.0  # float64: thousands of float32 rows are summed
+    contrast: Any = 0.0
     for i in range(height):
         for j in range(width):
             u, v = x[i, j], y[i, j]

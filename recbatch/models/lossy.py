@@ -312,7 +312,8 @@ class LossyNet(nn.Module):
 
     def hyper_prior(self) -> tuple[Tensor, Tensor]:
         """Mean and log variance [1, N, 1, 1] of the hyper latents."""
-        mean, index = self.hyper_mean, self.hyper_index
+        mean: Tensor = self.hyper_mean
+        index: Tensor = self.hyper_index
         if self.quantised:
             mean = _straight(torch.floor(mean * 2**MEAN_EXP + 0.5) / 2**MEAN_EXP, mean)
             index = _straight(torch.floor(index + 0.5), index)

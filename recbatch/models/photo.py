@@ -83,7 +83,7 @@ class PhotoModel:
     @torch.inference_mode()
     def analyse(self, pixels: NDArray[np.uint8], level: int) -> tuple[Tensor, Tensor]:
         """Latents y [B, M, H/16, W/16] and z [B, N, H/64, W/64] of pixels [B, H, W, 3], in noise units."""
-        x = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        x = torch.from_numpy(np.array(pixels)).to(self.device).permute(0, 3, 1, 2).float().div_(255)
         y, z = self._net.latents(x.contiguous(memory_format=torch.channels_last), self._levels(level, len(x)))
         return y.float().cpu(), z.float().cpu()
 

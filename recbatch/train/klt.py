@@ -46,7 +46,6 @@ def klt_start(net: LossyNet, photographs: Photographs, rng: np.random.Generator)
         net.analysis.linear.bias.zero_()  # type: ignore[union-attr]
         net.synthesis.linear.weight.copy_(basis.T.reshape(3 * BLOCK**2, kept, 1, 1))
         net.synthesis.linear.bias.zero_()  # type: ignore[union-attr]
-        net.prior.first.bias.zero_()
-        net.prior.first.bias[kept:] = raw
-        net.prior.second.bias.zero_()
+        for layer, value in ((net.prior.first, raw), (net.prior.second, torch.zeros_like(raw))):
+            layer.bias.copy_(torch.cat([torch.zeros_like(raw), value]))  # type: ignore[union-attr]
     return float(values[kept:].sum() / values.sum())
