@@ -10,7 +10,7 @@ from recbatch.codec import lossy
 from recbatch.codec.quality import psnr
 from recbatch.errors import RecbatchError
 from recbatch.images import Picture, read_picture
-from recbatch.models import weights
+from recbatch.models import exact, weights
 from recbatch.models.photo import PhotoModel
 from recbatch.rec.base import Coder
 
@@ -47,7 +47,11 @@ class Decoder:
         if parsed.codec != lossy.CODEC_LOSSY:
             raise stream.UnsupportedFormat(f"codec {parsed.codec}")
         model = self._model(parsed.model)
-        return lossy.decode(parsed, model, self.coder(parsed, model))
+        try:
+            return lossy.decode(parsed, model, self.coder(parsed, model))
+        except lossy.OtherArithmetic:  # the checksum held, so it is this machine: take the slow, safe path
+            with exact.at_least("float64"):
+                return lossy.decode(parsed, model, self.coder(parsed, model))
 
     def decode_batch(self, streams: Sequence[bytes]) -> list[Picture | RecbatchError]:
         """One picture or one error per stream."""

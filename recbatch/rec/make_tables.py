@@ -8,6 +8,7 @@ way: that makes another format, so the file is committed and its digest checked,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ GRID = 1 << 14  # points of the wrapped prior
 
 
 def wrapped_gaussian(step: float) -> tuple[Floats, float]:
-    """The 256 quantiles of N(0, 1) wrapped modulo ``step``, and the entropy in bits of the lattice integer given them."""
+    """The 256 quantiles of N(0, 1) wrapped modulo ``step``, and the bits of entropy of the lattice integer given them."""
     reach = int(np.ceil(9 / step)) + 1
     turns = np.arange(-reach, reach + 1)
     phase = (np.arange(GRID) + 0.5) / GRID - 0.5
@@ -63,7 +64,14 @@ def lattice(sigma: float, rate: float, members: int) -> tuple[int, Ints]:
     return step, np.rint(offsets * sigma * UNIT).astype(np.int64)
 
 
-def scalar_prior(sigma: float) -> tuple[Ints, Ints]:
+SPARSE = (
+    (0.96, 0.5),
+    (0.035, 4.0),
+    (0.005, 64.0),
+)  # (share, variance factor): low-rate dimensions of photographs
+
+
+def scalar_prior(sigma: float, mixture: Sequence[tuple[float, float]] = SPARSE) -> tuple[Ints, Ints]:
     """Masses of |symbol| 0..7 and beyond, and what |symbol| 0..7 stands for: an entropy-constrained quantiser.
 
     Designed for the observation, a mixture of Gaussians of mean variance 1 + sigma^2: dimensions that are planned at
@@ -71,7 +79,7 @@ def scalar_prior(sigma: float) -> tuple[Ints, Ints]:
     """
     e = (np.arange(1 << 14) + 0.5) / 256  # 0 .. 64
     p = np.zeros_like(e)
-    for share, factor in ((0.96, 0.5), (0.035, 4.0), (0.005, 64.0)):
+    for share, factor in mixture:
         variance = 1 + factor * sigma**2
         p += share * np.exp(-0.5 * e * e / variance) / np.sqrt(variance)
     p /= p.sum()

@@ -87,9 +87,7 @@ def collect(
     return np.concatenate(targets), np.concatenate(indices)
 
 
-def _sample(
-    e: NDArray[np.float32], index: NDArray[np.uint8], first: int
-) -> tuple[Floats, Floats]:
+def _sample(e: NDArray[np.float32], index: NDArray[np.uint8], first: int) -> tuple[Floats, Floats]:
     """Observations of one pool and their planned variances."""
     chosen = np.flatnonzero((index >= first) & (index < first + POOL))
     if chosen.size > MOST:
