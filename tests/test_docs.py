@@ -64,7 +64,7 @@ def test_every_help_has_two_examples_that_call_existing_options(name: str) -> No
 
 
 def test_options_in_the_page_exist() -> None:
-    known = {option for c in COMMANDS.values() for p in c.params for option in p.opts}
+    known = {option for c in COMMANDS.values() for p in c.params for option in (*p.opts, *p.secondary_opts)}
     known |= {"--help", "--version", "--install-completion", "--show-completion"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", CLI_PAGE)) <= known
 

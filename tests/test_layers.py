@@ -44,6 +44,7 @@ FLOORS = {
     "train": floor(f"{LOWER}", {"ray"}),
     "api": floor(f"engine {LOWER}", {"ray", "typer", "rich"}),
     "cli": floor(f"api engine bench train {LOWER}", {"ray"}),
+    "__main__": floor("cli", HEAVY),
     "": floor("api", HEAVY | STORAGE | {"PIL", "typer", "rich"}),
 }
 EXCEPTIONS = {  # (module, package): why

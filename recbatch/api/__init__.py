@@ -15,6 +15,7 @@ from recbatch.api.single import (
     encode,
     encode_measured,
     file_format,
+    image_bytes,
     read_image,
     stream_info,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "encode",
     "encode_measured",
     "file_format",
+    "image_bytes",
     "make_settings",
     "model",
     "model_names",

@@ -12,7 +12,19 @@ import typer
 from typer.exceptions import Exit
 
 import recbatch
-from recbatch.cli import compress, config, demo, errors, inspect, models, restore, single, train, verify
+from recbatch.cli import (
+    bench,
+    compress,
+    config,
+    demo,
+    errors,
+    inspect,
+    models,
+    restore,
+    single,
+    train,
+    verify,
+)
 
 HELP = """Archive large image corpora compactly, verified and queryable.
 
@@ -33,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (compress, restore, inspect, verify, single, models, train, demo):
+for group in (compress, restore, inspect, verify, single, models, train, bench, demo):
     group.register(app)
 
 

@@ -1,199 +1,169 @@
-"""``recbatch bench``: the measurements behind docs/benchmarks.md."""
+"""``recbatch bench``: every figure of docs/benchmarks.md comes from one of these."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from recbatch.cli import options
 from recbatch.cli.text import print_json
-from recbatch.errors import UsageError
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-LOSSY_HELP = """Rate and quality of the lossy codec, from files, beside other codecs' curves.
+HELP = """Measure rate, quality and speed. Needs the extra recbatch[bench].
 
 \b
 Examples:
-  recbatch bench lossy kodak/ --anchors kodak-lossy.json --plot curves.png
-  recbatch bench lossy photos/ --levels 4,16,28 --images 6
+  recbatch bench lossy kodak/ --anchors anchors.json
+  recbatch bench speed kodak/ --workers 2
 """
 
-REC_HELP = """Index coders on a model's real latents, beside quantisation and exact posterior samples.
+LOSSY_HELP = """Rate and quality of the whole codec, from files, beside JPEG and the curves of other codecs.
+
+\b
+Examples:
+  recbatch bench lossy kodak/ --anchors anchors.json --plot curves.png
+  recbatch bench lossy photos/ --images 4 --level 8 --level 16 --json
+"""
+
+REC_HELP = """The index coders on a model's real latents: overhead over the relative entropy, speed.
 
 \b
 Examples:
   recbatch bench rec kodak/
-  recbatch bench rec kodak/ --levels 4,20 --efforts 1,5,9 --irec-images 0
+  recbatch bench rec photos/ --images 4 --effort 3 --effort 5
 """
 
-SPEED_HELP = """Time of the whole job beside JPEG XL and AVIF, its memory, and where the time goes.
+SPEED_HELP = """Megapixels a second of the whole job beside JPEG XL and AVIF, peak memory, where the time goes.
 
 \b
 Examples:
   recbatch bench speed kodak/
-  recbatch bench speed kodak/ --level 24 --workers 2 --repeats 5
+  recbatch bench speed photos/ --workers 2 --repeats 1 --json
 """
 
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of images.")]
-Weights = Annotated[
-    str, typer.Option("--model", metavar="NAME|FILE", help="A model of the package, or a .safetensors file.")
-]
 Images = Annotated[
-    int | None,
-    typer.Option("--images", min=1, metavar="N", help="Only so many images, spread over the folder."),
+    int | None, typer.Option("--images", min=1, metavar="N", help="Only so many, spread over the folder.")
 ]
-Plot = Annotated[
-    str | None, typer.Option("--plot", metavar="FILE", help="Write a plot to this file as well.")
+Levels = Annotated[
+    list[int] | None,
+    typer.Option("--level", min=0, max=31, metavar="0..31", help="Rate level; may be repeated."),
 ]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the result, too.")]
 
-bench_app = typer.Typer(rich_markup_mode=None, no_args_is_help=False)
-
-
-class BadList(UsageError):
-    """An option that takes numbers got something else."""
-
-    code = "bad-list"
-
-    def __init__(self, text: str, low: int, high: int) -> None:
-        super().__init__(text, low, high)
-        self.text, self.low, self.high = text, low, high
-
-    def __str__(self) -> str:
-        return f"'{self.text}' is no list of numbers. Give numbers from {self.low} to {self.high}, such as 4,16,28."
-
-
-class NoBenchmarkPackages(UsageError):
-    """The packages that only benchmarks need are not installed."""
-
-    code = "no-bench"
-
-    def __init__(self, module: str) -> None:
-        super().__init__(module)
-        self.module = module
-
-    def __str__(self) -> str:
-        return f"The package {self.module} is missing. Install what benchmarks need: pip install 'recbatch[bench]'."
+bench_app = typer.Typer(rich_markup_mode=None)
 
 
 def register(app: typer.Typer) -> None:
-    app.add_typer(bench_app, name="bench", help="Measure rate, quality, overhead and speed.")
+    app.add_typer(bench_app, name="bench", help=HELP)
 
 
-def numbers(text: str, low: int, high: int) -> list[int]:
-    """``4,16,28`` as ascending numbers within a range. Raises BadList."""
-    try:
-        values = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        raise BadList(text, low, high) from None
-    if values[0] < low or values[-1] > high:
-        raise BadList(text, low, high)
-    return values
+def talk(*, as_json: bool, quiet: bool) -> Callable[[str], None] | None:
+    return None if as_json or quiet else lambda line: typer.echo(line, err=True)
+
+
+def show(result: Any, tables: Callable[[], Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"event": "report", "schema": 1, **result.to_dict()})
+        return
+    import sys
+
+    from rich.console import Console
+
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console.print(tables())
 
 
 @bench_app.command("lossy", help=LOSSY_HELP)
 def lossy(
     folder: Folder,
-    model: Weights = options.DEFAULT_MODEL,
-    levels: Annotated[
-        str | None,
-        typer.Option("--levels", metavar="N,N,...", help="Rate levels, 0 to 31; seven by default."),
+    anchors: Annotated[
+        str | None, typer.Option("--anchors", metavar="FILE", help="JSON file of other codecs' curves.")
     ] = None,
+    levels: Levels = None,
+    images: Images = None,
+    model: options.Model = options.DEFAULT_MODEL,
     coder: options.Coder = options.DEFAULT_CODER,
     effort: options.Effort = options.DEFAULT_EFFORT,
-    anchors: Annotated[
-        str | None,
-        typer.Option("--anchors", metavar="FILE", help="JSON file of other codecs' curves on these images."),
-    ] = None,
-    images: Images = None,
     archive: Annotated[
-        bool, typer.Option("--archive/--no-archive", help="Count the bytes of a real archive as well.")
+        bool, typer.Option("--archive/--no-archive", help="Count the bytes of a whole archive, too.")
     ] = True,
-    every: Annotated[bool, typer.Option("--every-level", help="Show each image at every level.")] = False,
+    every: Annotated[bool, typer.Option("--every-image", help="A row for each image.")] = False,
     plot: Plot = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    _require("scipy", *(["matplotlib"] if plot else []))
-    from recbatch.bench import bd, render
-    from recbatch.bench.lossy import DEFAULT_LEVELS, lossy_benchmark
+    from recbatch.bench import bd, lossy, render
 
-    result = lossy_benchmark(
+    result = lossy.lossy_benchmark(
         folder,
         model=model,
-        levels=numbers(levels, 0, 31) if levels else DEFAULT_LEVELS,
+        levels=levels or lossy.DEFAULT_LEVELS,
         coder=coder,
         effort=effort,
         anchors=anchors,
         images=images,
         archive=archive,
-        progress=None if quiet else _say,
+        progress=talk(as_json=as_json, quiet=quiet),
     )
-    if plot:
+    if plot is not None:
         render.lossy_plot(result, bd.load_anchors(anchors) if anchors else [], plot)
-    _show(result.to_dict() if as_json else render.lossy_tables(result, every=every))
+    show(result, lambda: render.lossy_tables(result, every=every), as_json=as_json)
 
 
 @bench_app.command("rec", help=REC_HELP)
 def rec(
     folder: Folder,
-    model: Weights = options.DEFAULT_MODEL,
-    levels: Annotated[
-        str | None, typer.Option("--levels", metavar="N,N,...", help="Rate levels, 0 to 31; four by default.")
-    ] = None,
+    levels: Levels = None,
     efforts: Annotated[
-        str, typer.Option("--efforts", metavar="N,N,...", help="Efforts of the trellis, 1 to 9.")
-    ] = "5",
+        list[int] | None,
+        typer.Option("--effort", min=1, max=9, metavar="1..9", help="Search effort; may be repeated."),
+    ] = None,
     images: Images = None,
     irec_images: Annotated[
-        int, typer.Option("--irec-images", min=0, metavar="N", help="iREC is slow: run it on so many images.")
+        int, typer.Option("--irec-images", min=0, metavar="N", help="Images for iREC, which is slow.")
     ] = 3,
+    model: options.Model = options.DEFAULT_MODEL,
     plot: Plot = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    _require("scipy", *(["matplotlib"] if plot else []))
-    from recbatch.bench import render
-    from recbatch.bench.rec import DEFAULT_LEVELS, rec_benchmark
+    from recbatch.bench import rec, render
 
-    result = rec_benchmark(
+    result = rec.rec_benchmark(
         folder,
         model=model,
-        levels=numbers(levels, 0, 31) if levels else DEFAULT_LEVELS,
-        efforts=numbers(efforts, 1, 9),
+        levels=levels or rec.DEFAULT_LEVELS,
+        efforts=efforts or (rec.DEFAULT_EFFORT,),
         images=images,
         irec_images=irec_images,
-        progress=None if quiet else _say,
+        progress=talk(as_json=as_json, quiet=quiet),
     )
-    if plot:
+    if plot is not None:
         render.rec_plot(result, plot)
-    _show(result.to_dict() if as_json else render.rec_tables(result))
+    show(result, lambda: render.rec_tables(result), as_json=as_json)
 
 
 @bench_app.command("speed", help=SPEED_HELP)
 def speed(
     folder: Folder,
-    model: options.Model = options.DEFAULT_MODEL,
     level: Annotated[int, typer.Option("--level", min=0, max=31, metavar="0..31", help="Rate level.")] = 16,
+    workers: Annotated[int, typer.Option("--workers", min=1, metavar="N", help="Worker processes.")] = 2,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, metavar="N", help="Runs of the whole job.")] = 3,
+    model: options.Model = options.DEFAULT_MODEL,
     coder: options.Coder = options.DEFAULT_CODER,
     effort: options.Effort = options.DEFAULT_EFFORT,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, metavar="N", help="Worker processes, of each codec.")
-    ] = 2,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, metavar="N", help="Runs of the job.")] = 3,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    _require("pillow_jxl", "scipy")
-    from recbatch.bench import render
-    from recbatch.bench.speed import speed_benchmark
+    from recbatch.bench import render, speed
 
-    result = speed_benchmark(
+    result = speed.speed_benchmark(
         folder,
         model=model,
         level=level,
@@ -201,34 +171,6 @@ def speed(
         effort=effort,
         workers=workers,
         repeats=repeats,
-        progress=None if quiet else _say,
+        progress=talk(as_json=as_json, quiet=quiet),
     )
-    _show(result.to_dict() if as_json else render.speed_tables(result))
-
-
-def _require(*modules: str) -> None:
-    from importlib.util import find_spec
-
-    for module in modules:
-        if find_spec(module) is None:
-            raise NoBenchmarkPackages(module)
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-def _show(result: dict[str, object] | RenderableType) -> None:
-    """A result as JSON or as tables, on standard output."""
-    if isinstance(result, dict):
-        print_json(result)
-        return
-    from rich.console import Console
-
-    Console(width=None if _terminal() else 160).print(result)
-
-
-def _terminal() -> bool:
-    import sys
-
-    return sys.stdout.isatty()
+    show(result, lambda: render.speed_tables(result), as_json=as_json)
