@@ -68,6 +68,8 @@ def compress(
     Raises:
         UsageError, StoreError, CorruptData: the job as a whole can't be done. What was committed stays.
     """
+    from recbatch.archive import Archive
+
     start = time.monotonic()
     if workers is not None and workers < 1:
         raise UsageError(f"{workers} workers can't work. Use at least one.")
@@ -82,9 +84,9 @@ def compress(
     fingerprint = json.dumps(asdict(settings), sort_keys=True, default=str)
 
     listing = list_source(source, include=include, exclude=exclude, archive=archive)
-    table = open_archive(archive, create=not dry_run)
+    found = open_if_there(archive)
 
-    def plan_for(epoch: int) -> Plan:
+    def plan_for(table: Archive | None, *, epoch: int) -> Plan:
         return make_plan(
             listing.items,
             table.known() if table is not None else {},
@@ -95,17 +97,9 @@ def compress(
             retry_quarantined=retry_quarantined,
         )
 
-    def planned(plan: Plan) -> Report:
-        progress(
-            events.Planned(
-                images=plan.images,
-                bytes=plan.bytes,
-                shards=len(plan.shards),
-                known=plan.known,
-                skipped=listing.skipped,
-                workers=min(wanted, len(plan.shards)),
-            )
-        )
+    def announce(plan: Plan, table: Archive | None) -> Report:
+        count = min(wanted, len(plan.shards))
+        progress(planned(plan, skipped=listing.skipped, workers=count))
         return Report(
             known=plan.known,
             skipped=listing.skipped,
@@ -121,20 +115,21 @@ def compress(
         progress(events.Finished(report=report))
         return report
 
-    plan = plan_for(epoch=0)
-    if table is None or dry_run or not plan.shards:
-        report = planned(plan)
-        if dry_run:
-            report = replace(report, images=plan.images, bytes_in=plan.bytes, shards=len(plan.shards))
-        return finish(report)
+    plan = plan_for(found, epoch=0)
+    if dry_run:
+        report = announce(plan, found)
+        return finish(replace(report, images=plan.images, bytes_in=plan.bytes, shards=len(plan.shards)))
+    if not plan.shards:
+        return finish(announce(plan, found))
 
+    model_digest, weights = model_of(settings)  # an unknown one is refused before an archive is made
+    table = found if found is not None else Archive.create(archive, exist_ok=True)
+    if weights:
+        table.put_model(model_digest, weights)
     # Before the plan that counts: a run that was still committing can't any more, so what is known stays so.
-    model_digest = store_model(table, settings)
     epoch = table.claim_epoch(JOB)
-    table = open_archive(archive, create=False)
-    assert table is not None  # for the type checker: create=False gives None to dry runs only
-    plan = plan_for(epoch)
-    report = planned(plan)
+    plan = plan_for(table, epoch=epoch)
+    report = announce(plan, table)
     if not plan.shards:
         return finish(report)
     ledger.store_plan(table, plan, settings=fingerprint)
@@ -235,22 +230,31 @@ def encode_shards(
     )
 
 
-def open_archive(url: str, *, create: bool) -> Archive | None:
-    from recbatch.archive import Archive
-    from recbatch.archive.errors import ArchiveNotFound
+def planned(plan: Plan, *, skipped: int, workers: int) -> events.Planned:
+    return events.Planned(
+        images=plan.images,
+        bytes=plan.bytes,
+        shards=len(plan.shards),
+        known=plan.known,
+        skipped=skipped,
+        workers=workers,
+    )
+
+
+def open_if_there(url: str) -> Archive | None:
+    from recbatch.archive import Archive, ArchiveNotFound
 
     try:
         return Archive.open(url)
     except ArchiveNotFound:
-        return Archive.create(url, exist_ok=True) if create else None
+        return None
 
 
-def store_model(archive: Archive, settings: Settings) -> str:
-    """Put the decoder's weights into the archive, before a row needs them; returns their digest in hex."""
+def model_of(settings: Settings) -> tuple[str, bytes]:
+    """Digest (hex) and bytes of the weights that a decoder will need; empty where none is."""
     if settings.mode == "original":
-        return ""
+        return "", b""
     from recbatch.codec import model_weights
 
     digest, weights = model_weights(settings.model)
-    archive.put_model(digest.hex(), weights)
-    return digest.hex()
+    return digest.hex(), weights

@@ -14,6 +14,7 @@ from typing import Any, Generic
 
 from recbatch.engine import events
 from recbatch.engine.errors import (
+    InternalFailure,
     PoisonImage,
     SourceUnreadable,
     UnreadableFile,
@@ -200,14 +201,14 @@ class Driver(Generic[T]):
         except WorkerRaised as error:
             seat.calls.popleft()
             seat.since = time.monotonic()
-            self._failed(task, str(error), None)
+            self._failed(task, str(error), None, died=False)
             return
         seat.calls.popleft()
         seat.since = time.monotonic()
         if isinstance(value, RecbatchError):
             if not value.retryable:
                 raise value
-            self._failed(task, str(value), value)
+            self._failed(task, str(value), value, died=False)
             return
         self._failures_in_a_row = 0
         self._on_result(value, task.shard)
@@ -243,7 +244,7 @@ class Driver(Generic[T]):
         self._seats.remove(seat)
         self._pool.kill(seat.handle)
 
-    def _failed(self, task: Task[T], reason: str, error: RecbatchError | None) -> None:
+    def _failed(self, task: Task[T], reason: str, error: RecbatchError | None, *, died: bool = True) -> None:
         shard, attempt = task.shard, task.attempt
         if attempt < self._tuning.attempts:
             action = "retry"
@@ -255,9 +256,13 @@ class Driver(Generic[T]):
             if error is not None and not isinstance(error, SourceUnreadable):
                 raise error  # the archive's store: no image's fault
             item = shard.items[0]
-            problem: ImageError = PoisonImage(item.key, attempt, reason)
+            problem: ImageError
             if error is not None:
                 problem = UnreadableFile(item.key, error.problem)
+            elif died:
+                problem = PoisonImage(item.key, attempt, reason)
+            else:
+                problem = InternalFailure(item.key, reason)
             self._on_failed(item, problem, shard.name)
             return
         self.retries += 1

@@ -131,6 +131,10 @@ def _list_local(root: bytes, choice: Choice, archive: str | None) -> Listing:
 
     archive_path = local_path(archive) if archive else None
     left_out = os.path.realpath(archive_path) if archive_path is not None else None
+    if left_out == os.path.realpath(root):
+        raise UsageError(
+            f"{shown} is both source and archive, the same place. Name another one for the archive."
+        )
     items: list[Item] = []
     problems: list[str] = []
     skipped = 0
