@@ -1,9 +1,9 @@
 """Index coding of Gaussian latents: relative entropy coding as a lossy compressor of numbers.
 
 A coder takes, for each latent dimension, an observation and the index of a prior scale, and sends a sample of the
-posterior in about as many bits as the posterior differs from the prior. ``coder(name_or_number)`` gives one: "trellis" (1), the
-default, or "irec" (2). This floor knows numbers only: no image, no model, no file. What decides a decoded value is
-integers (``tables``, ``noise``); floats, in the encoder, only decide which value is sent.
+posterior in about as many bits as the posterior differs from the prior. ``coder(name_or_number)`` gives one:
+"trellis" (1), the default, or "irec" (2). This floor knows numbers only: no image, no model, no file. What decides a
+decoded value is integers (``tables``, ``noise``); floats, in the encoder, only decide which value is sent.
 
 The contract is ``base``, the format of the payload ``docs/format.md``, the law and its measurements ``docs/theory.md``.
 """

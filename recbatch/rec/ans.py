@@ -51,7 +51,9 @@ class Decoder:
         if data.endswith(b"\0"):
             raise CorruptStream("the entropy-coded part ends in a zero byte", offset + len(data) - 1)
         words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
-        self._stack = constriction.stream.stack.AnsCoder(words) if words.size else constriction.stream.stack.AnsCoder()
+        self._stack = (
+            constriction.stream.stack.AnsCoder(words) if words.size else constriction.stream.stack.AnsCoder()
+        )
         self._offset = offset
 
     def pop(self, numbers_N: RowNumbers, rows_CK: Rows) -> Symbols:

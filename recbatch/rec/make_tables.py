@@ -28,7 +28,7 @@ GRID = 1 << 14  # points of the wrapped prior
 
 
 def wrapped_gaussian(step: float) -> tuple[Floats, float]:
-    """The 256 quantiles of N(0, 1) wrapped modulo ``step``, and the bits of entropy of the lattice integer given them."""
+    """The 256 quantiles of N(0, 1) wrapped modulo ``step``, and the bits that the lattice integer then costs."""
     reach = int(np.ceil(9 / step)) + 1
     turns = np.arange(-reach, reach + 1)
     phase = (np.arange(GRID) + 0.5) / GRID - 0.5

@@ -3,9 +3,11 @@
 Legend: N dimensions of a section, C scalar ones, D lattice ones, T trellis steps.
 
 Coded dimensions are taken in windows and each window is sorted by scale index, descending (stable). Dimensions of at
-least GROUP_RATE are a step of their own; then steps are groups, closed when their planned rate reaches GROUP_RATE or the
-window's lattice dimensions end; then come the scalar dimensions. Both sides compute this, so it is integers.
+least GROUP_RATE are a step of their own; then steps are groups, closed when their planned rate reaches GROUP_RATE or
+the window's lattice dimensions end; then come the scalar dimensions. Both sides compute this, so it is integers.
 """
+
+# ruff: noqa: N815  (fields that are arrays end in their shape)
 
 from __future__ import annotations
 

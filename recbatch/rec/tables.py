@@ -2,11 +2,13 @@
 
 Legend: S = 151 scale indices, Q = 256 offsets in ascending order, K = symbols of a row, B = knots of a density.
 
-Structure (fixed by the format, ``tables.npz``): planned rate, kind, lattice step, offsets, width of the row. Prior (data:
-the Gaussian one is shipped, a trained one comes with a model): for lattice dimensions a density of |z| / sigma at
-``knots()``, for scalar dimensions the masses and values of the symbols. ``Tables`` derives all rows from them by integer
-arithmetic, so a prior is as exact as the structure.
+Structure (fixed by the format, ``tables.npz``): planned rate, kind, lattice step, offsets, width of the row. Prior
+(data: the Gaussian one is shipped, a trained one comes with a model): for lattice dimensions a density of |z| / sigma
+at ``knots()``, for scalar dimensions the masses and values of the symbols. ``Tables`` derives all rows from them by
+integer arithmetic, so a prior is as exact as the structure.
 """
+
+# ruff: noqa: N802  (cached arrays are properties, and array names end in their shape)
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ from recbatch.rec.kernels import jit
 SHA256 = "2e319e3febcc733e04f11385bf9d07df32302fc7d9e5a8d3459a9b127f6ad73d"
 
 NONE, SCALAR, GROUP, OWN = 0, 1, 2, 3  # kinds of dimension
-GROUP_RATE = 358  # 1.4 bits in 1/256: a trellis step covers one dimension of at least this rate, or a group that reaches it
+GROUP_RATE = (
+    358  # 1.4 bits in 1/256: a step covers one dimension of this rate or more, or a group that reaches it
+)
 NARROW, WIDE = 16, 64  # symbols of a row, the last of them the escape
 COLUMNS = 5  # orders of the codebook; a group has at most five members
 FINE, COARSE = 32, 4  # knots per deviation below and above EDGE deviations
@@ -39,7 +43,10 @@ U16, I32, U32 = np.dtype("<u2"), np.dtype("<i4"), np.dtype("<u4")
 FORMAT: Mapping[str, tuple[np.dtype[np.generic], tuple[int, ...]]] = {
     "rate": (U16, (SCALES,)),  # planned bits in 1/256
     "kind": (np.dtype("u1"), (SCALES,)),
-    "wide": (np.dtype("u1"), (SCALES,)),  # 1: rows of WIDE symbols, for the integer without its low ``shift`` bits
+    "wide": (
+        np.dtype("u1"),
+        (SCALES,),
+    ),  # 1: rows of WIDE symbols, for the integer without its low ``shift`` bits
     "shift": (np.dtype("u1"), (SCALES,)),
     "delta": (I32, (SCALES,)),  # lattice (or scalar) step, 1/UNIT of noise
     "offsets": (I32, (SCALES, 256)),  # 1/UNIT of noise, ascending
@@ -81,7 +88,7 @@ class DamagedTables(CorruptData):
 
 
 def sigma(index: int) -> float:
-    """Prior deviation of a scale index, in units of the observation noise. For encoders and models, never for decoding."""
+    """Prior deviation of a scale index, in units of the observation noise; for encoders, never for decoding."""
     return float(0.083 * 1.085 ** (index - 1)) if index else 0.0
 
 
@@ -122,9 +129,9 @@ class Tables:
             dtype, shape = FORMAT[name]
             if not np.issubdtype(given.dtype, np.integer) or given.shape != shape:
                 raise InvalidTables(f"{name} is {given.dtype}{list(given.shape)}, not {dtype}{list(shape)}")
-            limit = np.iinfo(dtype) if name != "centroid" else np.iinfo(np.int16)
-            if given.size and (given.min() < limit.min or given.max() > limit.max):
-                raise InvalidTables(f"{name} holds values outside {limit.min}..{limit.max}")
+            top = (1 << 15) - 1 if name == "centroid" else (1 << 32) - 1
+            if int(given.min()) < 0 or int(given.max()) > top:
+                raise InvalidTables(f"{name} holds values outside 0..{top}")
             arrays[name] = given.astype(dtype)
         return cls(arrays)
 
@@ -220,7 +227,8 @@ def _default() -> Tables:
 def columns() -> NDArray[np.uint8]:
     """uint8 [COLUMNS, 256]: which offset a codeword means in the j-th dimension of a step.
 
-    Codewords 2p and 2p + 1 are half a step apart in every dimension: they are what two paths that part, or meet, choose between.
+    Codewords 2p and 2p + 1 are half a step apart in every dimension: they are what two paths that part, or meet,
+    choose between.
     """
     out = np.zeros((COLUMNS, 256), np.uint8)
     for j in range(COLUMNS):
@@ -245,7 +253,7 @@ def _density_at(density_B: Ints, inverse: int, z: int) -> int:
         knot, rest = EDGE * FINE + (x >> 14), (x & 16383) >> 3
         if knot >= KNOTS - 1:
             return 0
-    return (density_B[knot] * (2048 - rest) + density_B[knot + 1] * rest) >> 11
+    return int((density_B[knot] * (2048 - rest) + density_B[knot + 1] * rest) >> 11)
 
 
 @jit

@@ -1,11 +1,12 @@
 """How good a coder is: excess and overhead at equal quality, against the exact Gaussian posterior.
 
-The channel is base.py's: prior N(0, v) with v = sigma^2, observation e with noise 1, sample z. With q the posterior, log q(z)/p(z)
-is (log(1 + v) + e^2/(1 + v) - (z - e)^2) / 2: only the squared error of z depends on the sample.
+The channel is base.py's: prior N(0, v) with v = sigma^2, observation e with noise 1, sample z. With q the posterior,
+log q(z)/p(z) is (log(1 + v) + e^2/(1 + v) - (z - e)^2) / 2: only the squared error of z depends on the sample.
 
-    excess  (B - L) / KL: bits beyond the realised log q/p, per bit of KL. Nothing that draws under p gets below 0; a better prior may.
-    eq      B / R - 1: R the rate at which the tilted family q_beta ~ p (q/p)^beta reaches the same squared error; its precision is
-            1/v + beta, so it runs along the rate-distortion curve of this channel.
+    excess  (B - L) / KL: bits beyond the realised log q/p, per bit of KL. Nothing that draws under p gets below 0; a
+            better prior may.
+    eq      B / R - 1: R the rate at which the tilted family q_beta ~ p (q/p)^beta reaches the same squared error; its
+            precision is 1/v + beta, so it runs along the rate-distortion curve of this channel.
 
 Source: docs/theory.md.
 """
@@ -63,7 +64,10 @@ def measure(targets_N: Targets, scales_N: Scales, samples_N: Samples, spent_bits
         raise NothingToMeasure()
     sigma_S = np.array([sigma(k) for k in range(256)])
     return measure_variances(
-        targets_N[coded].astype(np.float64), sigma_S[scales_N[coded]] ** 2, samples_N[coded] / UNIT, spent_bits
+        targets_N[coded].astype(np.float64),
+        sigma_S[scales_N[coded]] ** 2,
+        samples_N[coded] / UNIT,
+        spent_bits,
     )
 
 

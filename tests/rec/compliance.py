@@ -7,7 +7,8 @@
         def coder(self) -> Coder:
             return Trellis(bits=10)
 
-Golden files hold payloads and the samples they mean; ``make_golden.py`` wrote them once, and a test that misses its file fails.
+Golden files hold payloads and the samples they mean; ``make_golden.py`` wrote them once, and a test that misses its
+file fails.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ SIGMA = np.array([sigma(k) for k in range(SCALES)])
 Section = tuple[Targets, Scales]
 
 quick = settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
 )
 
 
@@ -150,7 +153,7 @@ class Compliance:
 
     def test_seed_and_section_change_the_samples(self):
         part = self.mixed(self.small)
-        payload, samples = encode(self.coder(), [part, part])
+        _, samples = encode(self.coder(), [part, part])
         assert not same(samples[:1], samples[1:])
         assert not same(encode(self.coder(), [part], seed=1)[1], samples[:1])
 

@@ -34,8 +34,8 @@ def coder(
 ) -> Coder:
     """A coder for new streams (``effort`` 1..9), or with ``parameters`` the one that a stream's header names.
 
-    ``tables`` are those of the stream's model; coders that use none ignore them. Raises UnknownCoder, CorruptStream (parameters
-    that no encoder writes) and BadEffort.
+    ``tables`` are those of the stream's model; coders that use none ignore them. Raises UnknownCoder, CorruptStream
+    (parameters that no encoder writes) and BadEffort.
     """
     number = NUMBERS.get(name_or_number, 0) if isinstance(name_or_number, str) else name_or_number
     if number == 1:

@@ -1,5 +1,7 @@
 """What the encoder weighs by: the tables' integers as float costs. No decoder imports this."""
 
+# ruff: noqa: N815  (fields that are arrays end in their shape)
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -24,7 +26,7 @@ class ScalarScores(NamedTuple):
 
 def nats(rows_CK: Rows) -> NDArray[np.float64]:
     """-ln P of every symbol of every row."""
-    return PRECISION * np.log(2) - np.log(rows_CK.astype(np.float64) + 1)
+    return np.asarray(PRECISION * np.log(2) - np.log(rows_CK.astype(np.float64) + 1))
 
 
 @lru_cache(maxsize=4)
@@ -44,7 +46,9 @@ def scores(tables: Tables) -> tuple[Scores, ScalarScores]:
             columns_S[k] = COLUMNS if tables.kind_S[k] == GROUP else 1
             nats_QK = (wide_nats if wide else narrow_nats)[first : first + 256]
             for column_C in columns()[: columns_S[k]]:
-                order_C = np.concatenate([column_C[0::2], column_C[1::2]])  # as the rows kernel's place_of says
+                order_C = np.concatenate(
+                    [column_C[0::2], column_C[1::2]]
+                )  # as the rows kernel's place_of says
                 offsets[wide].append((tables.offsets_SQ[k][order_C] / UNIT).astype(np.float32))
                 costs[wide].append(np.ascontiguousarray(nats_QK[order_C].T, np.float32))
     sigma_S = np.array([sigma(k) for k in range(SCALES)])

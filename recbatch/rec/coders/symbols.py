@@ -1,7 +1,8 @@
-"""Integers to entropy-coded symbols and back, and integers to samples: the compiled, integer-only middle of the trellis coder.
+"""Integers to entropy-coded symbols and back, and integers to samples: the compiled middle of the trellis coder.
 
-Legend: N dimensions of a section, C scalar ones, D lattice ones, T steps (plan's order), S scale indices, Q offsets. A symbol row
-is narrow (16) or wide (64); the last symbol is the escape, and a code of the distance beyond the row follows among the bits.
+Legend: N dimensions of a section, C scalar ones, D lattice ones, T steps (plan's order), S scale indices, Q offsets.
+A symbol row is narrow (16) or wide (64); the last symbol is the escape, and a code of the distance beyond the row
+follows among the bits.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ LIMIT = (1 << 31) - 1  # a sample fits int32
 
 @jit
 def quantise_scalars(
-    target_N: Floats32, scale_N: Bytes, scalar_C: Index, nats_SA: Floats64, value_SA: Floats64, step_S: Floats64
+    target_N: Floats32,
+    scale_N: Bytes,
+    scalar_C: Index,
+    nats_SA: Floats64,
+    value_SA: Floats64,
+    step_S: Floats64,
 ) -> Index:
     """The cheapest of nearest, next to zero and zero, for every scalar dimension; the only floats here, encoder's."""
     out = np.zeros(scalar_C.size, np.int32)
@@ -54,10 +60,10 @@ def quantise_scalars(
 
 @jit
 def row_numbers(
-    scale_N: Bytes, scalar_C: Index, lattice_D: Index, starts_T1: Index, code_T: Bytes, columns: Bytes, first_row_S: Ints,
-    wide_S: Ints, shift_S: Ints,
+    scale_N: Bytes, scalar_C: Index, lattice_D: Index, starts_T1: Index, code_T: Bytes, columns: Bytes, first_row_S:
+    Ints, wide_S: Ints, shift_S: Ints,
 ) -> tuple[Index, Index, Ints, Index]:  # fmt: skip
-    """Row of every narrow symbol (scalars first) and of every wide one, the wide ones' low bits, and each D's offset."""
+    """Rows of the narrow symbols (scalars first) and of the wide ones, the wide ones' low bits, each D's offset."""
     wides = 0
     for d in range(lattice_D.size):
         wides += wide_S[scale_N[lattice_D[d]]]
@@ -85,7 +91,13 @@ def row_numbers(
 
 @jit
 def split_integers(
-    integer_C: Index, integer_D: Index, scale_N: Bytes, lattice_D: Index, wide_S: Ints, shift_S: Ints, narrows: int
+    integer_C: Index,
+    integer_D: Index,
+    scale_N: Bytes,
+    lattice_D: Index,
+    wide_S: Ints,
+    shift_S: Ints,
+    narrows: int,
 ) -> tuple[Index, Index, Ints, Ints]:
     """Integers to narrow symbols, wide symbols, low bits and escape values (narrow ones first)."""
     narrow = np.empty(narrows, np.int32)

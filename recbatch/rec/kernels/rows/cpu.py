@@ -31,7 +31,7 @@ def place_of(code: int) -> int:
 @jit
 def candidates(e: float, shrink: float, step: float, out: Ints) -> int:
     """Integers worth a try: around the Gaussian posterior's mean, around e itself or 0. Returns how many."""
-    low, high = int(math.floor(shrink * e / step)), int(math.floor(e / step))
+    low, high = math.floor(shrink * e / step), math.floor(e / step)
     out[0], out[1] = low, low + 1
     if high > low + 1 or high + 1 < low:
         out[2], out[3] = high, high + 1
@@ -122,8 +122,9 @@ def finish_row(total: Floats32, clip: int, units: NDArray[np.int32], row_512: ND
     least = units[0]
     for c in range(256):
         least = min(least, units[c])
+    floor = np.int32(-clip)
     for c in range(256):
-        units[c] = max(least - units[c], -clip)
+        units[c] = max(least - units[c], floor)
     for c in range(128):
         row_512[c] = np.int16(units[c])
         row_512[c + 256] = np.int16(units[c + 128])

@@ -28,7 +28,9 @@ def integer_nats(integer: int, nats_K: Floats, shift: int) -> float:
     return float(nats_K[-1]) + math.log(2) * escape_bits(cell, half)
 
 
-def losses_reference(e: float, step: float, offsets_256: Floats, nats_256K: Floats, shift: int, reach: int) -> Floats:
+def losses_reference(
+    e: float, step: float, offsets_256: Floats, nats_256K: Floats, shift: int, reach: int
+) -> Floats:
     """Per codeword the least of (z - e)^2 / 2 - ln P(i) over all integers i within ``reach`` of 0 or of e / step."""
     near = round(e / step)
     integers = sorted({*range(-reach, reach + 1), *range(near - reach, near + reach + 1)})
@@ -43,4 +45,4 @@ def losses_reference(e: float, step: float, offsets_256: Floats, nats_256K: Floa
 def row_reference(losses_M256: Floats, clip: int, per_nat: int = 64) -> NDArray[np.int16]:
     """A group's losses as the search's int16 row: the best codeword 0, the others negative, at least ``-clip``."""
     total = losses_M256.sum(0)
-    return np.rint(np.maximum((total.min() - total) * per_nat, -clip)).astype(np.int16)
+    return np.asarray(np.rint(np.maximum((total.min() - total) * per_nat, -clip)), np.int16)

@@ -2,14 +2,16 @@
 
 Legend: T steps, D lattice dimensions, H = 2**(L - 1), S scale indices, X slots (a scale index and a column).
 
-Metrics stay in range without saturation: a row lies in [-clip, 0], any state is at most L steps from any other, so metrics
-differ by at most L * clip once L steps are done (12 000), start at 0 or -12 500, and are brought back to a maximum of 0 every
-eighth step.
+Metrics stay in range without saturation: a row lies in [-clip, 0], any state is at most L steps from any other, so
+metrics differ by at most L * clip once L steps are done (12 000), start at 0 or -12 500, and are brought back to a
+maximum of 0 every eighth step.
 """
+
+# ruff: noqa: N815  (fields that are arrays end in their shape)
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +61,9 @@ class Work(NamedTuple):
 
 @jit
 def code_of(state: int, map_G: Bytes, rotation: int, bits: int) -> int:
-    """Codeword of a state: its low byte, turned by an even number and, with the state's top bit, swapped within its pair."""
-    return ((state + map_G[(state >> 8) & (map_G.size - 1)] + rotation) & 255) ^ (state >> (bits - 1))
+    """Codeword of a state: its low byte, turned by an even number; the state's top bit swaps it within its pair."""
+    turned: int = state + map_G[(state >> 8) & (map_G.size - 1)] + rotation
+    return (turned & 255) ^ (state >> (bits - 1))
 
 
 @jit
@@ -80,12 +83,19 @@ def make_work(bits: int) -> Work:
 
 @jit
 def advance(
-    metric: Int16s, best: Int16s, other: Int16s, decision: Uint16s, bit: int, row: Int16s, map_G: Bytes, rotation: int
+    metric: Int16s,
+    best: Int16s,
+    other: Int16s,
+    decision: Uint16s,
+    bit: int,
+    row: Int16s,
+    map_G: Bytes,
+    rotation: int,
 ) -> None:
     """One step: ``other`` gets the metrics after it, bit number ``bit`` of ``decision`` the survivors.
 
-    A run of 256 states reads, turned, the even codewords for its even states and the odd ones for its odd states, or, where
-    the state's top bit is set, the other way round.
+    A run of 256 states reads, turned, the even codewords for its even states and the odd ones for its odd states, or,
+    where the state's top bit is set, the other way round.
     """
     half = best.size
     flag, none = np.uint16(1 << bit), np.uint16(0)
@@ -117,7 +127,9 @@ def renormalise(metric: Int16s) -> None:
 
 
 @jit
-def make_row(e_D: Floats32, scale_D: Bytes, begin: int, end: int, scores: Scores, clip: int, work: Work) -> None:
+def make_row(
+    e_D: Floats32, scale_D: Bytes, begin: int, end: int, scores: Scores, clip: int, work: Work
+) -> None:
     """The row of the step that covers dimensions ``begin`` to ``end``, into ``work.row``."""
     work.total[:] = np.float32(0)
     for d in range(begin, end):
@@ -133,20 +145,20 @@ def make_row(e_D: Floats32, scale_D: Bytes, begin: int, end: int, scores: Scores
                 np.float64(e_D[d]), scores.shrink_S[k], scores.step_S[k], scores.shift_S[k],
                 scores.narrow_offsets_XC[slot], scores.narrow_nats_XKC[slot], work.tries, work.total,
             )  # fmt: skip
-    finish_row(work.total, np.int32(clip), work.units, work.row)
+    finish_row(work.total, clip, work.units, work.row)
 
 
 @jit
-def trace(decisions: Uint16s, steps: int, end: int, bits: int, states: Index) -> int:
-    """Follow the survivors back from state ``end``; fills the state after each step, returns the one before the first."""
+def trace(decisions: Uint16s, steps: int, end: int | np.integer[Any], bits: int, states: Index) -> int:
+    """Follow the survivors back from state ``end``; fills in the states, returns the one before the first step."""
     high = 1 << (bits - 1)
-    s = end
+    s: Any = end
     for t in range(steps - 1, -1, -1):
         states[t] = s
-        s >>= 1
+        s = s >> 1
         if (decisions[t >> 4, s] >> np.uint16(t & 15)) & 1:
             s |= high
-    return s
+    return int(s)
 
 
 @jit
@@ -156,8 +168,9 @@ def search_block(
 ) -> bool:  # fmt: skip
     """Search steps ``first`` to ``last`` as one block; writes their bits, codewords and lattice integers.
 
-    A block of at least L steps bites its tail: it starts in the state its own last L bits spell. That state is found by a search
-    over the junction. A shorter block starts in state 0. False: the path did not come out where it must (never expected).
+    A block of at least L steps bites its tail: it starts in the state its own last L bits spell. That state is found
+    by a search over the junction. A shorter block starts in state 0. False: the path did not come out where it must
+    (never expected).
     """
     steps = last - first
     clip = SPREAD // bits
@@ -178,7 +191,7 @@ def search_block(
                 renormalise(metric)
         junction = np.empty(2 * around, np.int32)
         trace(decisions, 2 * around, np.argmax(metric), bits, junction)
-        start = end = junction[around - 1]
+        start = end = int(junction[around - 1])
     decisions = np.zeros(((steps + 15) >> 4, work.best.size), np.uint16)
     metric[:] = BARRED
     metric[start] = 0
@@ -190,7 +203,7 @@ def search_block(
         if n % BARRIER_STEPS == BARRIER_STEPS - 1:
             renormalise(metric)
     if end < 0:
-        end = np.argmax(metric)
+        end = int(np.argmax(metric))
     if trace(decisions, steps, end, bits, states) != start:
         return False
     for n in range(steps):
@@ -202,7 +215,12 @@ def search_block(
         for d in range(begin, starts_T1[t + 1]):
             k = scale_D[d]
             slot = scores.slot_S[k] + min(d - begin, scores.columns_S[k] - 1)
-            e, shrink, step, shift = np.float64(e_D[d]), scores.shrink_S[k], scores.step_S[k], scores.shift_S[k]
+            e, shrink, step, shift = (
+                np.float64(e_D[d]),
+                scores.shrink_S[k],
+                scores.step_S[k],
+                scores.shift_S[k],
+            )
             if scores.wide_S[k]:
                 offset, nats = scores.wide_offsets_XC[slot, place], scores.wide_nats_XKC[slot]
             else:
@@ -212,7 +230,9 @@ def search_block(
 
 
 @jit
-def codes_of_bits(bit_T: Bytes, first: int, last: int, map_G: Bytes, rotation_T: Bytes, bits: int, code_T: Bytes) -> None:
+def codes_of_bits(
+    bit_T: Bytes, first: int, last: int, map_G: Bytes, rotation_T: Bytes, bits: int, code_T: Bytes
+) -> None:
     """A decoder's view of a block: its codewords, from its bits alone."""
     mask = (1 << bits) - 1
     s = 0

@@ -1,7 +1,10 @@
 """What the search must find, in plain NumPy.
 
 State s of L bits; a bit b leads to ((s << 1) | b) mod 2**L; step t then earns row_t[c(s')],
-    c(s) = ((s + map[h] + rotation_t) & 255) ^ top,   h the bits between the low byte and the top bit; map and rotation are even.
+
+    c(s) = ((s + map[h] + rotation_t) & 255) ^ top
+
+with h the bits between the low byte and the top bit. Map and rotation are even, so top swaps a codeword with its pair.
 """
 
 from __future__ import annotations
@@ -15,11 +18,18 @@ Ints = NDArray[np.int64]
 def codes_reference(states_T: Ints, map_G: Ints, rotation_T: Ints | int, bits: int) -> Ints:
     """Codeword of each step's state."""
     top_T = states_T >> (bits - 1)
-    return ((states_T + map_G[(states_T - (top_T << (bits - 1))) >> 8] + rotation_T) & 255) ^ top_T
+    inner_T = states_T - (top_T << (bits - 1))
+    return np.asarray(((states_T + map_G[inner_T >> 8] + rotation_T) & 255) ^ top_T, np.int64)
 
 
 def best_score_reference(
-    rows_T256: Ints, map_G: Ints, rotation_T: Ints, bits: int, *, start: int | None = None, end: int | None = None
+    rows_T256: Ints,
+    map_G: Ints,
+    rotation_T: Ints,
+    bits: int,
+    *,
+    start: int | None = None,
+    end: int | None = None,
 ) -> int:
     """The highest total a path can earn, from state ``start`` to state ``end`` (None: any)."""
     states = np.arange(1 << bits)
