@@ -43,7 +43,12 @@ from recbatch.archive.writer import write_records
 Default = TypeVar("Default")
 
 MODELS = f"{LEDGER}/models"
-TABLE_PROPERTIES = {FORMAT_PROPERTY: FORMAT, "delta.checkpointInterval": "10"}
+TABLE_PROPERTIES = {
+    FORMAT_PROPERTY: FORMAT,
+    "delta.checkpointInterval": "10",
+    # without it deltalake's own dataset takes the bounds that other columns lack for "null", and filters to nothing
+    "delta.dataSkippingStatsColumns": "key",
+}
 
 
 class Known(NamedTuple):

@@ -1,6 +1,7 @@
 """What can go wrong with an archive.
 
 StoreError     ArchiveNotFound, NotAnArchive, ArchiveTooNew, ArchiveNotReadable, ArchiveNotWritable,
+                   BucketNotFound,
                StoreFull, StoreUnreachable*, CommitConflict*, LostDataFile*, Superseded
 UsageError     KeyNotFound, DuplicateKey, InvalidRecord, InvalidFilter, InvalidLocation, DecoderNeeded, UnsafeGrace
 CorruptData    CorruptArchive, TornLog, MissingModel
@@ -24,6 +25,19 @@ class ArchiveNotFound(StoreError):
 
     def __str__(self) -> str:
         return f"There is no archive at {self.url}. Check the path, or make one with 'recbatch compress'."
+
+
+class BucketNotFound(StoreError):
+    """The bucket itself does not exist."""
+
+    code = "bucket-not-found"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+
+    def __str__(self) -> str:
+        return f"The bucket of {self.url} does not exist. Check its name and the region, or make it first."
 
 
 class NotAnArchive(StoreError):

@@ -24,6 +24,7 @@ from recbatch.archive.errors import (
     ArchiveNotReadable,
     ArchiveNotWritable,
     ArchiveTooNew,
+    BucketNotFound,
     CommitConflict,
     CorruptArchive,
     InvalidLocation,
@@ -44,9 +45,13 @@ _DENIED = re.compile(
     r"|os error (1|13|30)\b",
     re.IGNORECASE,
 )
-_OFFLINE = re.compile(r"Generic S3 error|HTTP error|error sending request|timed? ?out|connect", re.IGNORECASE)
+_NO_BUCKET = re.compile(r"NoSuchBucket|bucket does not exist", re.IGNORECASE)
+_PASSING = re.compile(
+    r"Generic S3 error|HTTP error|error sending request|timed? ?out|connect|os error", re.IGNORECASE
+)
 _TOO_NEW = re.compile(r"Unsupported minimum (reader|writer) version \d+|Feature '[^']*' is not supported")
-_DAMAGED = re.compile(r"Json|Parquet|Arrow|Truncated|log segment|checkpoint|protocol", re.IGNORECASE)
+_DAMAGED = re.compile(r"Json|Parquet|Arrow|Truncated|contiguous|log segment|kernel error", re.IGNORECASE)
+_LONGEST_TEXT = 300
 _REMOTE_LIBRARIES = ("botocore", "aiobotocore", "aiohttp")  # their errors are no OSErrors
 
 
@@ -279,19 +284,21 @@ class Store:
     def explain(self, error: Exception, *, writing: bool = False) -> RecbatchError:
         if isinstance(error, RecbatchError):
             return error
-        text = plain(error)
+        text, whole = plain(error), str(error)
         number = getattr(error, "errno", None)
-        if number in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(text):
+        if number in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(whole):
             return StoreFull(self.url)
-        if isinstance(error, PermissionError) or number == errno.EROFS or _DENIED.search(text):
+        if isinstance(error, PermissionError) or number == errno.EROFS or _DENIED.search(whole):
             return (ArchiveNotWritable if writing else ArchiveNotReadable)(self.url, text)
+        if self.local is None and _NO_BUCKET.search(whole):
+            return BucketNotFound(self.url)
         if isinstance(error, CommitFailedError):
             return CommitConflict(self.url, text)
         if isinstance(error, (TableNotFoundError, FileNotFoundError, NotADirectoryError)):
             return ArchiveNotFound(self.url)
-        if too_new := _TOO_NEW.search(text):
+        if too_new := _TOO_NEW.search(whole):
             return ArchiveTooNew(self.url, f"Delta: {too_new[0]}", "Delta protocol (1, 2)")
-        if isinstance(error, DeltaError) and _DAMAGED.search(text) and not _OFFLINE.search(text):
+        if isinstance(error, DeltaError) and _DAMAGED.search(whole) and not _PASSING.search(whole):
             return CorruptArchive(self.url, text)
         return StoreUnreachable(self.url, text)
 
@@ -339,9 +346,12 @@ def plain(error: BaseException) -> str:
         for line in text.splitlines()
         if not re.match(r"\s*(\d+: |at [./<])|\s*stack backtrace", line)
     ]
-    return re.sub(
+    line = re.sub(
         r"^((Generic )?(delta )?kernel error: )", "", " ".join(filter(None, kept)), flags=re.IGNORECASE
-    ).rstrip(". ")
+    )
+    if len(line) > _LONGEST_TEXT:  # stores like to send whole pages
+        return line[:_LONGEST_TEXT].rstrip() + " ..."
+    return line.rstrip(". ")
 
 
 def _file_path(url: str) -> str:

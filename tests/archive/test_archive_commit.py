@@ -327,7 +327,7 @@ shards = st.lists(st.sets(st.sampled_from("abcdef"), min_size=1), min_size=1, ma
 faults = st.dictionaries(st.integers(1, 8), st.sampled_from(["before", "after"]), max_size=4)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(shards=shards, faults=faults)
 def test_whatever_fails_the_archive_equals_a_dictionary(
     tmp_path_factory: pytest.TempPathFactory, shards: list[set[str]], faults: dict[int, str]

@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from archive_helpers import image, quarantined
@@ -224,6 +225,17 @@ def test_polars_reads_the_table_without_recbatch(archive: Archive, add: Add) -> 
         polars.scan_delta(archive.url).filter(polars.col("status") == "ok").select("key", "stream").collect()
     )
     assert found.rows() == [("a", image("a", 10).stream)]
+
+
+@pytest.mark.parametrize("commits", [1, 12])  # from the log alone, and from a checkpoint
+def test_arrow_datasets_of_the_table_filter_by_any_column(archive: Archive, add: Add, commits: int) -> None:
+    from deltalake import DeltaTable
+
+    for number in range(commits):
+        add(image(f"a{number}", 10), quarantined(f"q{number}"))
+    dataset = DeltaTable(archive.url).to_pyarrow_dataset()
+    for condition in (ds.field("status") == "ok", ds.field("width") == 40, ds.field("key") < "q"):
+        assert dataset.to_table(filter=condition, columns=["key"]).num_rows == commits
 
 
 def test_deltas_own_reader_sees_every_column(archive: Archive, add: Add) -> None:
