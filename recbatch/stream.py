@@ -4,8 +4,8 @@
     | which sections, their lengths | the sections | CRC-32
 
 Knows bytes only: no pixels, no networks, no coder. ``pack`` refuses what ``parse`` would not give back.
-``parse`` believes no length and no size before it is checked against the bytes at hand, and reads nothing before
-the checksum holds, so that damage is told from novelty.
+``parse`` believes no length and no size before it is checked against the bytes at hand, and reads nothing
+before the checksum holds, so that damage is told from novelty.
 """
 
 from __future__ import annotations
