@@ -104,8 +104,9 @@ def test_writers_are_not_interchangeable():
     writer.finish()
     with pytest.raises(ForeignWriter):
         coder.encode([writer], *part)
-    with pytest.raises(ForeignWriter):
-        coder.encode([Trellis(bits=9, tables=Tables.with_prior()).writer()], *part)
+    for other in (Trellis(bits=10), Trellis(bits=9, tables=Tables.with_prior())):
+        with pytest.raises(ForeignWriter):
+            coder.encode([other.writer()], *part)
 
 
 @pytest.mark.parametrize("parameters", [b"", b"\x08", b"\x11", b"\x0c\x0c"])

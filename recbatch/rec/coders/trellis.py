@@ -91,7 +91,7 @@ class Trellis:
         return bytes([self.bits])
 
     def writer(self, *, seed: int = 0) -> Writer:
-        return TrellisWriter(self.tables, seed)
+        return TrellisWriter(self, seed)
 
     def encode(
         self, writers: Sequence[Writer], targets: Sequence[Targets], scales: Sequence[Scales]
@@ -110,7 +110,7 @@ class Trellis:
         return TrellisReader(self, payload, seed)
 
     def _own(self, writer: Writer) -> TrellisWriter:
-        if not isinstance(writer, TrellisWriter) or writer.tables is not self.tables:
+        if not isinstance(writer, TrellisWriter) or writer.coder != self:
             raise ForeignWriter("another coder made it")
         if writer.finished:
             raise ForeignWriter("it is finished")
@@ -247,8 +247,8 @@ class _Section:
 class TrellisWriter:
     """Collects sections; symbols are coded at the end, since the stack gives back last what went in first."""
 
-    def __init__(self, tables: Tables, seed: int) -> None:
-        self.tables, self.seed, self.finished = tables, seed, False
+    def __init__(self, coder: Trellis, seed: int) -> None:
+        self.coder, self.seed, self.finished = coder, seed, False
         self._sections: list[_Section] = []
         self._numbered = 0
         self._bits = Bits()
@@ -268,8 +268,8 @@ class TrellisWriter:
         self.finished = True
         stack = ans.Encoder()
         for section in reversed(self._sections):
-            stack.push(section.wide, section.wide_rows, self.tables.wide_rows)
-            stack.push(section.narrow, section.narrow_rows, self.tables.narrow_rows)
+            stack.push(section.wide, section.wide_rows, self.coder.tables.wide_rows)
+            stack.push(section.narrow, section.narrow_rows, self.coder.tables.narrow_rows)
         coded = stack.finish()
         parts = [part for section in self._sections for part in (section.steps, section.extra)]
         packed = bits.pack(np.concatenate([np.zeros(0, np.uint8), *parts]))
