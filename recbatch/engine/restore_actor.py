@@ -16,7 +16,7 @@ from recbatch.engine.plan import Shard
 from recbatch.engine.results import Clock, ShardResult, peak_rss_bytes
 from recbatch.engine.source import first_line
 from recbatch.engine.targets import Failure, Target
-from recbatch.errors import CorruptStream, RecbatchError, StoreError
+from recbatch.errors import CorruptData, CorruptStream, RecbatchError, StoreError
 
 if TYPE_CHECKING:
     from recbatch.archive import Archive, Record
@@ -66,13 +66,15 @@ class RestoreWorker:
         return self._made
 
     def run(self, shard: Shard[Target]) -> ShardResult:
+        from recbatch.archive import CorruptArchive
+
         clock = Clock()
         start = time.perf_counter()
         targets = {target.key: target for target in shard.items}
         images, bytes_in, bytes_out, pixels = 0, 0, 0, 0
         failures: list[Failure] = []
         with ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="write") as threads:
-            for chunk in self._chunks(targets, clock):
+            for chunk in self._chunks(targets, clock, failures):
                 with clock.stage("decode"):
                     contents = self._decode([(targets[row.key], row) for row in chunk])
                 with clock.stage("write"):
@@ -87,6 +89,9 @@ class RestoreWorker:
                     bytes_in += target.size
                     bytes_out += outcome
                     pixels += target.pixels
+        for key in sorted(targets.keys() - {key for key, _, _ in failures}):
+            missing = CorruptArchive(self._job.archive, f"the row of {key} is gone from its file")
+            failures.append((key, missing.code, str(missing)))
         return ShardResult(
             shard=shard.name,
             images=images,
@@ -99,10 +104,11 @@ class RestoreWorker:
             failures=tuple(failures),
         )
 
-    def _chunks(self, targets: dict[str, Target], clock: Clock) -> Iterator[list[Record]]:
+    def _chunks(
+        self, targets: dict[str, Target], clock: Clock, failures: list[Failure]
+    ) -> Iterator[list[Record]]:
         """Rows with their streams, as many at a time as memory should hold decoded."""
-        columns = ("key", "stream", "stream_sha256", "codec")
-        rows = self._archive.records(columns, keys=set(targets))
+        rows = self._rows(list(targets), failures)
         chunk: list[Record] = []
         pixels = size = 0
         while True:
@@ -119,6 +125,22 @@ class RestoreWorker:
             size += target.size
         if chunk:
             yield chunk
+
+    def _rows(self, keys: list[str], failures: list[Failure]) -> Iterator[Record]:
+        """The rows of these keys; where a file is damaged, those that can be read, and a failure for each other."""
+        columns = ("key", "stream", "stream_sha256", "codec")
+        left = set(keys)
+        try:
+            for row in self._archive.records(columns, keys=keys):
+                if row.key in left:
+                    left.discard(row.key)
+                    yield row
+        except CorruptData:
+            for key in sorted(left):
+                try:
+                    yield from self._archive.records(columns, keys=[key])
+                except CorruptData as error:
+                    failures.append((key, error.code, str(error)))
 
     def _decode(self, chunk: list[tuple[Target, Record]]) -> dict[str, bytes | Picture | RecbatchError]:
         """For each key its file's bytes, or the picture to write, or what is wrong."""
