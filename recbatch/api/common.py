@@ -38,11 +38,18 @@ def make_settings(
     keep_originals: KeepOriginals = "smaller",
     max_pixels: int = 200_000_000,
 ) -> Settings:
-    """Checked codec settings. Raises NoMode, BadSetting."""
+    """Codec settings, checked before any work begins. Raises NoMode, BadSetting, UnknownModel, UnknownCoder."""
     if (quality is None) == (not original):
         raise NoMode
     from recbatch.codec import Settings, level_of_quality
 
+    if quality is not None:
+        from recbatch.models import weights
+        from recbatch.rec.coders.registry import NUMBERS, UnknownCoder
+
+        weights.read(model)
+        if coder not in NUMBERS:
+            raise UnknownCoder(coder)
     return Settings(
         mode="original" if original else "lossy",
         model=model,

@@ -92,6 +92,7 @@ def test_an_unknown_model_or_coder_is_wrong_usage(
     outcome = run("compress", photo.parent, tmp_path / "a.rba", "--quality", "5", *arguments)
     assert outcome.status == 2
     assert arguments[1] in outcome.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png"]  # nothing was begun
 
 
 def test_the_models_of_the_package_are_listed_shown_and_sound(run: Run) -> None:
