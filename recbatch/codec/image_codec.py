@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import numpy as np
+
 from recbatch import rec
 from recbatch.codec import lossy
 from recbatch.codec.decoder import Decoder
@@ -79,11 +81,11 @@ class ImageCodec:
         try:
             picture = read_picture(source.data, max_pixels=s.max_pixels, convert=s.keep_originals == "never")
         except KeepOriginal as e:
-            return keep(source, reason=e.reason)
+            return keep(source, e.reason, picture=e)
         except ImageError as e:
             return e
         if s.mode == "original" or s.keep_originals == "always":
-            return keep(source, picture=picture, reason="as asked")
+            return keep(source, "as asked", picture=picture)
         return picture
 
     def _encode_batch(
@@ -91,20 +93,27 @@ class ImageCodec:
     ) -> dict[int, Encoded | RecbatchError]:
         if not batch:
             return {}
-        coded = lossy.encode([p for _, p in batch], self._model, self._coder, self.settings.level)
+        try:
+            coded = lossy.encode([p for _, p in batch], self._model, self._coder, self.settings.level)
+        except RecbatchError as e:
+            if len(batch) == 1:
+                return {batch[0][0]: e}
+            half = len(batch) // 2  # find whose error it is; the others go on
+            return self._encode_batch(sources, batch[:half]) | self._encode_batch(sources, batch[half:])
         return {i: self._finish(sources[i], p, c) for (i, p), c in zip(batch, coded, strict=True)}
 
     def _finish(self, source: Source, picture: Picture, coded: lossy.Coded) -> Encoded | RecbatchError:
         """Never bigger than the source; decoded again; measured."""
         s = self.settings
         if s.keep_originals == "smaller" and len(coded.data) >= len(source.data):
-            return keep(source, picture=picture, reason="smaller than its stream")
+            return keep(source, "smaller than its stream", picture=picture)
         try:
             restored = self._decoder.decode(coded.data, max_pixels=s.max_pixels)
         except RecbatchError as e:
             return VerificationFailed(str(e))
-        if restored.pixels.shape != picture.pixels.shape or restored.metadata != picture.metadata:
-            return VerificationFailed("it restores another size or other metadata")
+        problem = _difference(picture, restored)
+        if problem:
+            return VerificationFailed(problem)
         bits = coded.bits
         return Encoded(
             codec="lossy",
@@ -126,6 +135,19 @@ class ImageCodec:
             psnr=psnr(picture.pixels, restored.pixels),
             ms_ssim=ms_ssim(picture.pixels, restored.pixels),
         )
+
+
+def _difference(source: Picture, restored: Picture) -> str:
+    """What a restored picture must have in common with its source and has not; "" where all is well."""
+    if restored.pixels.shape != source.pixels.shape:
+        return f"it restores {restored.pixels.shape}, not {source.pixels.shape}"
+    if restored.metadata != source.metadata:
+        return "it restores other metadata"
+    if (restored.alpha is None) != (source.alpha is None) or not np.array_equal(
+        restored.alpha if restored.alpha is not None else 0, source.alpha if source.alpha is not None else 0
+    ):
+        return "it restores another alpha channel"
+    return ""
 
 
 def model_weights(name: str) -> tuple[bytes, bytes]:

@@ -23,10 +23,12 @@ from recbatch.errors import CorruptData, CorruptStream
 from recbatch.images import Picture, decode_alpha, encode_alpha, pack_metadata, parse_metadata
 from recbatch.models.photo import STRIDE, PhotoModel, Prior, samples
 from recbatch.models.weights import DIGEST_HEAD
-from recbatch.rec.base import Bits, Coder, Reader, Writer
+from recbatch.rec.base import SCALES, Bits, Coder, Reader, Writer
+from recbatch.rec.tables import sigma
 
 CODEC_LOSSY = 1
 MEANS_PER_UNIT = 16
+VARIANCES = np.array([sigma(k) ** 2 for k in range(SCALES)])  # of the prior, by scale index
 
 
 class OtherArithmetic(CorruptData):
@@ -118,16 +120,12 @@ def encode_latents(pictures: Sequence[Picture], model: PhotoModel, coder: Coder,
 def decode(parsed: stream.Stream, model: PhotoModel, coder: Coder) -> Picture:
     """The picture of a stream. Raises CorruptStream, OtherArithmetic."""
     sections = parsed.sections
-    if stream.SECTION_LATENTS not in sections:
-        raise CorruptStream("it has no latents section")
     y = decode_latents(parsed, model, coder)
     pixels = model.synthesise(y, parsed.level)[0, : parsed.height, : parsed.width]
     if parsed.mode in ("L", "LA"):
         pixels = pixels.mean(axis=2, keepdims=True, dtype=np.float32).round().astype(np.uint8)
     alpha = None
     if parsed.mode in ("RGBA", "LA"):
-        if stream.SECTION_ALPHA not in sections:
-            raise CorruptStream("it has no alpha section")
         alpha = decode_alpha(sections[stream.SECTION_ALPHA], parsed.width, parsed.height)
     return Picture(
         pixels=np.ascontiguousarray(pixels),
@@ -163,9 +161,7 @@ def decode_latents(parsed: stream.Stream, model: PhotoModel, coder: Coder) -> Te
 
 def kl_bits(e: NDArray[np.float32], index: NDArray[np.uint8]) -> float:
     """KL in bits of the exact posteriors from their priors (rec.base: the channel)."""
-    v = (0.083 * 1.085 ** np.arange(-1.0, 150.0)) ** 2  # variance by scale index
-    v[0] = 0.0
-    variance = v[index]
+    variance = VARIANCES[index]
     a = variance / (1 + variance)
     nats = 0.5 * np.log1p(variance) + 0.5 * (a * (1 - a) * np.square(e, dtype=np.float64) - a)
     return float(nats.sum() / np.log(2))
@@ -207,6 +203,7 @@ def _update_samples(digest: xxhash.xxh3_64, *parts: Tensor) -> None:
 
 
 def _digest(digest: xxhash.xxh3_64) -> bytes:
+    """As ``stream.short_digest``, of what was fed piece by piece."""
     return (digest.intdigest() & 0xFFFFFFFF).to_bytes(4, "little")
 
 

@@ -48,9 +48,9 @@ class Photographs:
     def crops(self, count: int, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Random crops, flipped and transposed at random: uint8 [count, side, side, 3].
 
-        Images are drawn in proportion to their area.
+        Images that are large enough are drawn in proportion to their area.
         """
-        area = self.shapes[:, 1] * self.shapes[:, 2]
+        area = self.shapes[:, 1] * self.shapes[:, 2] * (self.shapes[:, 1:].min(axis=1) >= side)
         out = np.empty((count, side, side, 3), np.uint8)
         for i, k in enumerate(rng.choice(len(area), count, p=area / area.sum())):
             crop = self._crop(int(k), side, rng)

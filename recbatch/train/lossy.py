@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ class Recipe:
     minutes: float = 60.0
     sources: Sequence[str] = ()  # only images whose source contains one of these
     held_out: Sequence[str] = ()  # sources kept out of training, to measure on
-    config: LossyConfig = LossyConfig(latent=320)
+    config: LossyConfig = field(default_factory=lambda: LossyConfig(latent=320))
     batch: int = 8
     crop: int = 128
     seed: int = 0

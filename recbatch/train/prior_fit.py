@@ -33,17 +33,25 @@ FACTORS_J = np.exp(np.linspace(math.log(0.02), math.log(64.0), 10))  # variances
 POOL = 3  # scale indices that share weights
 CROPS, SIDE = 160, 256
 MOST = 60_000  # observations of a pool
-PSEUDO = 200.0  # weight, in observations, of the average over all pools
-ROUNDS = 80
+PSEUDO = 20.0  # weight, in observations, of the average over all pools
+ROUNDS = 150
+START_SPREAD = (
+    0.7  # of the log factors: a few rounds say nothing of factors that noise hides, so begin near 1
+)
 
 Floats = NDArray[np.float64]
 
 
 def fit_coder_prior(net: LossyNet, photographs: Photographs) -> Mapping[str, NDArray[np.int64]]:
     """Density, mass and centroid tables for ``Tables.with_prior``, from random crops at random rate levels."""
-    e, index = collect(net, photographs, np.random.default_rng(7))
+    return tables_from(*collect(net, photographs, np.random.default_rng(7)))
+
+
+def tables_from(e: NDArray[np.float32], index: NDArray[np.uint8]) -> Mapping[str, NDArray[np.int64]]:
+    """The tables, from targets and their scale indices."""
     pools = [_sample(e, index, first) for first in range(1, SCALES, POOL)]
-    average = np.full(FACTORS_J.size, 1 / FACTORS_J.size)
+    average = np.exp(-0.5 * (np.log(FACTORS_J) / START_SPREAD) ** 2)
+    average /= average.sum()
     for _ in range(2):  # the second time with a prior of the data's own
         fitted = [fit_mixture(*pool, average) for pool in pools]
         counts = np.array([pool[0].size for pool in pools], float)
@@ -114,4 +122,5 @@ def mixture_density(weights_J: Floats) -> NDArray[np.int64]:
     """The mixture at ``tables.knots()``, as integers with the peak at 2**32 - 1."""
     x = tables.knots()[:, None]
     density = (weights_J * np.exp(-0.5 * x**2 / FACTORS_J) / np.sqrt(FACTORS_J)).sum(axis=1)
-    return np.rint(density / density.max() * (2**32 - 1)).astype(np.int64)
+    scaled: NDArray[np.int64] = np.rint(density / density.max() * (2**32 - 1)).astype(np.int64)
+    return scaled
