@@ -31,7 +31,7 @@ test: $(INSTALLED)
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(INSTALLED)
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --output-format concise .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
