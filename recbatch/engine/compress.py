@@ -135,16 +135,17 @@ def compress(
     ledger.store_plan(table, plan, settings=fingerprint)
 
     count = min(wanted, len(plan.shards))
-    job = EncodeJob(
-        archive=table.url,
-        settings=settings,
-        job=JOB,
-        model_digest=model_digest,
-        device="cuda" if gpus_per_worker else "cpu",
-        threads=max(1, cores // count),
-        codec_factory=codec_factory,
-    )
     with open_pool(executor, count, gpus_per_worker) as pool:
+        count = min(count, pool.capacity)
+        job = EncodeJob(
+            archive=table.url,
+            settings=settings,
+            job=JOB,
+            model_digest=model_digest,
+            device="cuda" if gpus_per_worker else "cpu",
+            threads=max(1, cores // count),
+            codec_factory=codec_factory,
+        )
         report = encode_shards(
             table,
             plan,

@@ -48,6 +48,8 @@ class WorkerRaised(Exception):
 
 
 class Pool(Protocol):
+    capacity: int  # workers that find a place
+
     def start(self, job: Job) -> tuple[Handle, Ticket]:
         """A new worker and the ticket of its setup; the result is Hello or a RecbatchError."""
         ...
@@ -97,6 +99,8 @@ class Host:
 
 class InlinePool:
     """Everything in this process, when its result is asked for: nothing parallel, nothing protected."""
+
+    capacity = 1
 
     def __init__(self) -> None:
         self._calls: dict[int, tuple[Host, Any]] = {}

@@ -87,6 +87,8 @@ class Process:
 
 
 class ProcessPool:
+    capacity = 1024
+
     def __init__(self) -> None:
         self._processes: list[Process] = []
 

@@ -58,11 +58,6 @@ def disconnect() -> None:
     load().shutdown()
 
 
-def cpus() -> int:
-    """CPUs of the Ray that we are connected to."""
-    return max(1, int(load().cluster_resources().get("CPU", 1)))
-
-
 class RayPool:
     """One actor a worker. No restarts and no retries by Ray: the driver owns both."""
 
@@ -71,6 +66,10 @@ class RayPool:
         resources = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_restarts=0, max_task_retries=0)
         self._actor = resources(Host)
         self._actors: list[Any] = []
+        present = ray.cluster_resources()
+        self.capacity = max(1, int(present.get("CPU", 1)))  # more would wait for a place, and for ever
+        if gpus_per_worker:
+            self.capacity = max(1, min(self.capacity, int(present.get("GPU", 0) / gpus_per_worker)))
 
     def start(self, job: Job) -> tuple[Handle, Ticket]:
         actor = self._actor.remote(pickle.dumps(job))

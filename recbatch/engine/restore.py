@@ -97,14 +97,15 @@ def restore(
     results = [failed_before(failures, progress)] if failures else []
     interrupted, deaths, retries = False, 0, 0
     if shards:
-        job = RestoreJob(
-            archive=opened.url,
-            version=opened.version,
-            root=root,
-            threads=max(1, cores // count),
-            decoder_factory=decoder_factory,
-        )
         with open_pool(executor, count) as pool:
+            count = min(count, pool.capacity)
+            job = RestoreJob(
+                archive=opened.url,
+                version=opened.version,
+                root=root,
+                threads=max(1, cores // count),
+                decoder_factory=decoder_factory,
+            )
             driver, interrupted = _drive(
                 shards, results, pool=pool, job=job, workers=count, tuning=tuning, progress=progress
             )
