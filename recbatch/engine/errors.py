@@ -21,6 +21,8 @@ from recbatch.errors import ImageError, StoreError
 
 
 class SourceNotFound(StoreError):
+    """Nothing stands at the address of a source."""
+
     code = "source-not-found"
 
     def __init__(self, source: str) -> None:
@@ -32,6 +34,8 @@ class SourceNotFound(StoreError):
 
 
 class SourceEmpty(StoreError):
+    """A source holds no image."""
+
     code = "source-empty"
 
     def __init__(self, source: str, skipped: int = 0) -> None:
@@ -65,6 +69,8 @@ class SourceUnreadable(StoreError):
 
 
 class DestinationUnwritable(StoreError):
+    """A restored file can't be written, nor could the next one."""
+
     code = "destination-unwritable"
 
     def __init__(self, path: str, problem: str) -> None:
@@ -76,6 +82,8 @@ class DestinationUnwritable(StoreError):
 
 
 class WorkerSetupFailed(StoreError):
+    """A worker could not load what it needs."""
+
     code = "worker-setup-failed"
 
     def __init__(self, problem: str) -> None:
@@ -90,6 +98,8 @@ class WorkerSetupFailed(StoreError):
 
 
 class WorkersKeepFailing(StoreError):
+    """Workers die or fail one after the other, and nothing gets done."""
+
     code = "workers-keep-failing"
 
     def __init__(self, failures: int, last: str) -> None:
@@ -104,6 +114,8 @@ class WorkersKeepFailing(StoreError):
 
 
 class NotEnoughResources(StoreError):
+    """The cluster has too few GPUs for the job."""
+
     code = "not-enough-resources"
 
     def __init__(self, wanted: str, present: str) -> None:
@@ -117,6 +129,8 @@ class NotEnoughResources(StoreError):
 
 
 class PoisonImage(ImageError):
+    """An image kills or hangs the process that encodes it."""
+
     code = "poison-image"
 
     def __init__(self, key: str, attempts: int, last: str) -> None:
@@ -131,6 +145,8 @@ class PoisonImage(ImageError):
 
 
 class InternalFailure(ImageError):
+    """The codec raised what it never should; a bug of ours."""
+
     code = "internal"
 
     def __init__(self, key: str, problem: str) -> None:
@@ -144,6 +160,8 @@ class InternalFailure(ImageError):
 
 
 class SourceVanished(ImageError):
+    """A file was listed and is gone when it is read."""
+
     code = "source-vanished"
 
     def __init__(self, key: str) -> None:
@@ -155,6 +173,8 @@ class SourceVanished(ImageError):
 
 
 class BrokenLink(ImageError):
+    """A symbolic link leads nowhere."""
+
     code = "broken-link"
 
     def __init__(self, key: str, target: str) -> None:
@@ -166,6 +186,8 @@ class BrokenLink(ImageError):
 
 
 class NotAFile(ImageError):
+    """A pipe, a socket or a device stands where a file is expected."""
+
     code = "not-a-file"
 
     def __init__(self, key: str, kind: str) -> None:
@@ -177,6 +199,8 @@ class NotAFile(ImageError):
 
 
 class UnreadableFile(ImageError):
+    """One file of the source can't be read."""
+
     code = "unreadable-file"
 
     def __init__(self, key: str, problem: str) -> None:
@@ -190,6 +214,8 @@ class UnreadableFile(ImageError):
 
 
 class SourceChanged(ImageError):
+    """A file kept changing while it was read."""
+
     code = "source-changed"
 
     def __init__(self, key: str) -> None:
@@ -201,6 +227,8 @@ class SourceChanged(ImageError):
 
 
 class FileTooLarge(ImageError):
+    """A file is larger than a row of the archive may be."""
+
     code = "file-too-large"
 
     def __init__(self, key: str, size: int, limit: int) -> None:
@@ -214,6 +242,8 @@ class FileTooLarge(ImageError):
 
 
 class UnsafeKey(ImageError):
+    """A key is no name that a file under the destination may have."""
+
     code = "unsafe-key"
 
     def __init__(self, key: str, problem: str) -> None:
@@ -228,6 +258,8 @@ class UnsafeKey(ImageError):
 
 
 class NameTaken(ImageError):
+    """Another file stands where an image is to be restored."""
+
     code = "name-taken"
 
     def __init__(self, key: str, path: str) -> None:
@@ -239,6 +271,8 @@ class NameTaken(ImageError):
 
 
 class NoOriginal(ImageError):
+    """The archive holds an image's pixels, not its file."""
+
     code = "no-original"
 
     def __init__(self, key: str) -> None:
