@@ -15,7 +15,7 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW = 11
 SIGMA = 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-MIN_SIDE = (WINDOW - 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1) + 1  # the coarsest scale still holds one window
+MIN_SIDE = WINDOW * 2 ** (len(MS_SSIM_WEIGHTS) - 1)  # the coarsest scale still holds one window
 PSNR_OF_EQUAL = 100.0  # dB, reported for identical images instead of infinity
 
 
@@ -29,7 +29,7 @@ def psnr(a: Pixels, b: Pixels) -> float:
 def ms_ssim(a: Pixels, b: Pixels) -> float | None:
     """Multi-scale structural similarity, 0..1: five scales, per channel, then averaged.
 
-    None for images with a side under 161 pixels, which have no fifth scale. An odd last row or column is
+    None for images with a side under 176 pixels, which have no fifth scale. An odd last row or column is
     dropped between scales.
 
     Source: Wang, Simoncelli, Bovik 2003; window and constants as in Wang et al. 2004.

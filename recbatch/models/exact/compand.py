@@ -54,7 +54,7 @@ def compand(samples: Tensor, thresholds: Sequence[int] | Tensor = THRESHOLDS) ->
         raise TypeError("compand takes integers; round samples to 1/64 first")
     edges = torch.as_tensor(thresholds, dtype=torch.int64, device=samples.device)
     wide = samples.to(torch.int64)
-    steps = torch.bucketize(wide.abs(), edges, right=True)
+    steps = torch.bucketize(wide.abs().contiguous(), edges, right=True)
     return (steps * wide.sign()).to(torch.int8)
 
 

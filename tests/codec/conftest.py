@@ -1,0 +1,27 @@
+"""A tiny model, and a decoder that knows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from recbatch.codec import Decoder
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def weights() -> bytes:
+    return (GOLDEN / "model" / "tiny.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def decoder(weights: bytes) -> Decoder:
+    return Decoder(lambda head: weights)

@@ -1,0 +1,54 @@
+"""Makes the golden streams of the codec; refuses to touch one that is there.
+
+PYTHONPATH=tests/codec python tests/golden/make_codec_golden.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from pictures import photograph, source_of
+
+from recbatch import stream
+from recbatch.codec import Decoder, Encoded, ImageCodec, Settings, lossy
+from recbatch.images import write_picture
+from recbatch.models.photo import PhotoModel
+
+HERE = Path(__file__).parent
+CASES = {
+    "trellis": (Settings(level=18, keep_originals="never"), photograph(150, 100, seed=1)),
+    "trellis-grey-effort1": (
+        Settings(level=9, effort=1, keep_originals="never"),
+        photograph(70, 90, "L", seed=2),
+    ),
+    "trellis-alpha": (
+        Settings(level=25, effort=9, keep_originals="never"),
+        photograph(33, 65, "RGBA", seed=3),
+    ),
+    "irec": (Settings(level=14, coder="irec", keep_originals="never"), photograph(64, 64, seed=4)),
+}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    weights = (HERE / "model" / "tiny.safetensors").read_bytes()
+    model, decoder = PhotoModel.from_bytes(weights), Decoder(lambda head: weights)
+    cases = {}
+    for name, (settings, image) in CASES.items():
+        target = HERE / "codec" / f"{name}.rec"
+        if target.exists():
+            raise SystemExit(f"{target} is there already; golden files are never made again")
+        (encoded,) = ImageCodec(settings, weights=weights).encode([source_of(image)])
+        assert isinstance(encoded, Encoded)
+        parsed = stream.parse(encoded.stream)
+        y = lossy.decode_latents(parsed, model, Decoder.coder(parsed, model))
+        cases[name] = {"samples": stream.short_digest(y.numpy().astype("<i4").tobytes()).hex()}
+        target.write_bytes(encoded.stream)
+        target.with_suffix(".png").write_bytes(write_picture(decoder.decode(encoded.stream), "png"))
+    (HERE / "codec" / "cases.json").write_text(json.dumps(cases, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recbatch.models import weights
+from recbatch.models.lossy import (
+    LEVELS,
+    LossyConfig,
+    LossyNet,
+    channel,
+    level_features,
+    level_lambda,
+    pass_mask,
+    prior_parameters,
+)
+from recbatch.models.photo import PhotoModel, export
+from recbatch.models.prior import MEAN_MULTIPLIERS, mean_and_index
+
+SMALL = LossyConfig(latent=12, hyper=6, widths=(8, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def net() -> LossyNet:
+    torch.manual_seed(0)
+    net = LossyNet(SMALL)
+    for p in net.parameters():  # away from the zero start, so that every part matters
+        p.data += 0.05 * torch.randn_like(p)
+    net.eval()
+    net.set_quantised(True)
+    return net
+
+
+@pytest.fixture(scope="module")
+def model(net: LossyNet) -> PhotoModel:
+    return PhotoModel.from_bytes(export(net, name="small"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-6, 12), st.floats(-3, 3))
+def test_kl_is_the_integral_it_stands_for(log_variance, offset):
+    e = offset * math.exp(0.5 * log_variance) if log_variance > 0 else offset
+    kl, mean, deviation = channel(
+        torch.tensor([e], dtype=torch.float64),
+        torch.zeros(1, dtype=torch.float64),
+        torch.tensor([log_variance], dtype=torch.float64),
+    )
+    m, s = float(mean), float(deviation)
+    z = np.linspace(m - 12 * s, m + 12 * s, 40001)
+    log_q = -0.5 * ((z - m) / s) ** 2 - math.log(s)
+    log_p = -0.5 * z**2 / math.exp(log_variance) - 0.5 * log_variance
+    q = np.exp(log_q) / math.sqrt(2 * math.pi)
+    assert float(kl) == pytest.approx(np.trapezoid(q * (log_q - log_p), z), rel=1e-6, abs=1e-9)
+
+
+def test_expected_kl_is_the_plan():
+    """On data that follow the model, the mean KL is log2(1 + v) / 2, which the decoder knows."""
+    generator = torch.Generator().manual_seed(0)
+    for log_variance in (-3.0, 0.0, 4.0):
+        t = torch.full((200_000,), log_variance, dtype=torch.float64)
+        y = torch.randn(t.shape, generator=generator, dtype=torch.float64) * math.sqrt(
+            1 + math.exp(log_variance)
+        )
+        kl, _, _ = channel(y, torch.zeros_like(t), t)
+        planned = 0.5 * math.log1p(math.exp(log_variance))
+        assert float(kl.mean()) == pytest.approx(planned, rel=0.02)
+
+
+def test_nothing_is_sent_and_no_gradient_explodes_at_zero_rate():
+    t = torch.tensor([-40.0], requires_grad=True)
+    kl, mean, deviation = channel(torch.ones(1), torch.zeros(1), t)
+    (kl + mean + deviation).backward()
+    assert float(kl.detach()) == pytest.approx(0, abs=1e-12)
+    assert math.isfinite(float(t.grad))
+
+
+def test_each_latent_is_coded_in_one_of_the_two_passes():
+    mask = pass_mask(4, 6, 5)
+    assert mask.float().mean() == 0.5
+    assert torch.equal(mask[0], ~mask[1])
+    assert torch.equal(mask[:, 1:, :], ~mask[:, :-1, :])
+
+
+def test_a_level_is_one_step_of_the_scale_table():
+    raw = torch.randint(-900, 900, (1, 8, 3, 3))
+    _, low = mean_and_index(raw, 3)
+    _, high = mean_and_index(raw, 4)
+    inside = (low > 0) & (high < 150)
+    assert torch.equal(high[inside].int(), low[inside].int() + 1)
+
+
+def test_the_multipliers_are_those_of_the_formula():
+    assert list(MEAN_MULTIPLIERS) == [round(2**15 * 1.085 ** (q - 31)) for q in range(LEVELS)]
+
+
+@pytest.mark.parametrize("level", [0, 7, 31])
+def test_integers_follow_the_training_twin(net, model, level):
+    """Folded networks and integer law against the quantised float forward, end to end."""
+    q = torch.tensor([float(level)])
+    generator = torch.Generator().manual_seed(level)
+    z = torch.randint(-3000, 3000, (1, SMALL.hyper, 2, 3), generator=generator, dtype=torch.int32)
+    y = torch.randint(-9000, 9000, (1, SMALL.latent, 8, 12), generator=generator, dtype=torch.int32)
+    first, h, raw = model.first_prior(z, level)
+    second = model.second_prior(y, h, raw, level)
+    with torch.no_grad():
+        h_real, raw_real = net.prior.hyper(z.float() / 64, level_features(q), True)
+        refined = net.prior.refine(y.float() / 64, h_real, raw_real, True)
+    assert torch.equal(h_real * 32, h)
+    for prior, real in ((first, raw_real), (second, refined)):
+        mean, _, coded = prior_parameters(real, q, True)
+        assert torch.equal(coded, prior.index > 0)
+        # the twin multiplies in float: a tie may round the other way
+        assert float((mean * 16 - prior.mean).abs().max()) <= 1
+
+
+def test_a_level_multiplies_lambda_by_the_square_of_the_scale_ratio():
+    levels = torch.arange(32.0)
+    ratio = level_lambda(levels)[1:] / level_lambda(levels)[:-1]
+    assert torch.allclose(ratio, torch.full((31,), 1.085**2))
+
+
+def test_weights_are_named_by_what_they_hold(net):
+    data = export(net, name="small")
+    renamed = export(net, name="other", note="another header")
+    digest = weights.digest(weights.parse(data)[0])
+    assert digest == weights.digest(weights.parse(renamed)[0])
+    tensors = weights.parse(data)[0]
+    tensors["exact.up1.bias"] = tensors["exact.up1.bias"] + 1
+    assert weights.digest(tensors) != digest
+
+
+def test_damaged_weights_are_refused(net):
+    data = export(net, name="small")
+    for bad in (b"", b"text", data[: len(data) // 2], data.replace(b"photo/1", b"photo/9")):
+        with pytest.raises(weights.BadWeights):
+            PhotoModel.from_bytes(bad)
+
+
+def test_weights_that_break_the_exactness_bound_are_refused(net):
+    tensors, metadata = weights.parse(export(net, name="small"))
+    tensors["exact.first.bias"] = torch.full_like(tensors["exact.first.bias"], 2**30)
+    with pytest.raises(Exception, match=r"24|bound|exceed"):
+        PhotoModel.from_bytes(weights.pack(tensors, metadata))
+
+
+def test_gradients_reach_every_parameter():
+    torch.manual_seed(1)
+    net = LossyNet(SMALL)
+    for p in net.parameters():
+        p.data += 0.05 * torch.randn_like(p)
+    net.set_quantised(True)
+    x_hat, kl_y, kl_z = net(torch.rand(2, 3, 64, 64), torch.tensor([3.0, 25.0]))
+    ((x_hat**2).mean() + kl_y.mean() + kl_z.mean()).backward()
+    without = [n for n, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert without == []
