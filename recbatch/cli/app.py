@@ -77,6 +77,16 @@ def defaults(command: Any) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status and never raises what a user could meet."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = call(words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, e.g. head, has all it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def call(words: list[str]) -> int:
     command = typer.main.get_command(app)
     if "_RECBATCH_COMPLETE" in os.environ:
         command.main(args=words, prog_name="recbatch")  # the shell asks for completions; this exits
@@ -84,12 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         context = command.make_context("recbatch", words.copy(), default_map=defaults(command))
         with context:
             command.invoke(context)
-        sys.stdout.flush()
     except Exit as leave:
         return leave.exit_code
-    except BrokenPipeError:  # the reader, e.g. head, has all it wants
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        raise
     except (Exception, KeyboardInterrupt) as error:
         return errors.report(error, debug="--debug" in words, as_json="--json" in words)
     return 0

@@ -147,7 +147,7 @@ def info(
         return
     archive = opened.describe()
     print_json(archive) if as_json else typer.echo(
-        columns([[name, str(value)] for name, value in archive.items()])
+        columns([[name, str(value)] for name, value in archive.items() if value != ""])
     )
 
 

@@ -38,20 +38,25 @@ def test_the_module_runs_as_the_script_does() -> None:
     assert done.stdout.startswith("recbatch ")
 
 
-def test_a_reader_that_has_enough_is_no_error() -> None:
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_has_enough_is_no_error(lines: int) -> None:
     script = (
-        "import sys, typer; from recbatch.cli import app, inspect, main\n"
+        "import sys, typer; from recbatch.cli import app, main\n"
         "@app.app.command('flood')\n"
         "def flood() -> None:\n"
-        "    for _ in range(100_000): typer.echo('line')\n"
+        "    sys.stdin.readline()\n"
+        f"    for _ in range({lines}): sys.stdout.write('line\\n')\n"
+        "    raise typer.Exit(0)\n"
         "sys.exit(main(['flood']))"
     )
-    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert child.stdout is not None
-    assert child.stderr is not None
-    child.stdout.readline()
-    child.stdout.close()
-    errors = child.stderr.read()
-    child.stderr.close()
-    assert child.wait() == 0
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        child.stdin.write(b"\n")
+        child.stdin.close()
+        errors = child.stderr.read()
+        assert child.wait() == 0
     assert errors == b""
