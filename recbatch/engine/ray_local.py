@@ -31,6 +31,8 @@ def connect(workers: int, *, gpus: float = 0) -> bool:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     ray = load()
     owned = not ray.is_initialized()
+    if owned:
+        mute(True)
     if owned and address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     elif owned:
@@ -56,6 +58,17 @@ def load() -> Any:
 
 def disconnect() -> None:
     load().shutdown()
+    mute(False)
+
+
+def mute(quiet: bool) -> None:
+    """Keep Ray from printing every worker's death to our standard output, where results go.
+
+    ``log_to_driver=False`` does not; the switch is a private one, so a Ray without it stays as loud as it is.
+    """
+    worker: Any = import_module("ray._private.worker")
+    if hasattr(worker, "_worker_logs_enabled"):
+        worker._worker_logs_enabled = not quiet
 
 
 class RayPool:
