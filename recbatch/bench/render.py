@@ -32,13 +32,15 @@ def lossy_tables(result: LossyResult, *, every: bool = False) -> RenderableType:
     parts: list[RenderableType] = [_rates(result)]
     if result.comparisons:
         parts.append(_comparisons(result))
+        parts.append(Text("The curves are means over their own images: compare only on those same images."))
     if every:
         parts.append(_images(result))
     if (worst := result.worst) is not None:
         rate = next(rate for rate in worst.psnr if rate is not None)
         parts.append(
             Text(
-                f"Worst image: {worst.image}, {rate.percent:+.1f} % against JPEG 4:2:0 ({_range(rate.low, rate.high)})"
+                f"Worst image: {worst.image}, {rate.percent:+.1f} % against JPEG 4:2:0 "
+                f"({_range(rate.low, rate.high)} dB)"
             )
         )
     stored = [row.archive for row in result.levels if row.archive is not None]
@@ -82,7 +84,7 @@ def _comparisons(result: LossyResult) -> Table:
         *(f"MS-SSIM {_range(*bounds)}" for bounds in MS_SSIM_RANGES),
     ]
     table = _table(
-        "BD-rate, % (negative: fewer bits); * published, not measured here; part: of the range",
+        "BD-rate in %, over dB (negative: fewer bits); * published, not measured here; part: of the range",
         "|".join(["against", *heads]),
     )
     for row in result.comparisons:
@@ -113,7 +115,7 @@ def _images(result: LossyResult) -> Table:
 
 
 def rec_tables(result: RecResult) -> RenderableType:
-    heads = "coder|n|level|bpp|EQ %|excess %|side %|variance|PSNR|loss dB|vs exact %|vs iREC %|vs ECSQ %|s/MP"
+    heads = "coder|n|level|bpp|EQ %|excess %|side %|var|PSNR|loss dB|vs exact|vs iREC|vs ECSQ|s/MP"
     table = _table(f"Index coders, model {result.digest[:12]}; rates at equal PSNR", heads)
     for row in result.rows:
         _rec_row(table, row, str(row.level))
@@ -121,8 +123,9 @@ def rec_tables(result: RecResult) -> RenderableType:
     for row in result.means():
         _rec_row(table, row, "mean")
     notes = Text(
-        "n images. vs: bits at equal PSNR. Files, decoded from their bytes, container counted; of posterior and ecsq "
-        "ideal code lengths and the same container. Comparisons are on the images that both coders ran on."
+        "n images; var: of (z - posterior mean) / posterior deviation; vs: bits at equal PSNR, %, on the images that "
+        "both ran on. Files, decoded from their bytes, container counted; of posterior and ecsq the ideal code lengths "
+        "and the same container."
     )
     return Group(table, notes)
 
@@ -252,7 +255,7 @@ def _number(value: float | None, places: int) -> str:
 
 
 def _range(low: float, high: float) -> str:
-    return f"{low:g}..{high:g} dB" if min(low * 10 % 1, high * 10 % 1) == 0 else f"{low:.1f}..{high:.1f} dB"
+    return f"{round(low, 1):g}..{round(high, 1):g}"
 
 
 def _bd(rate: BdRate | None, asked: tuple[float, float]) -> str:
