@@ -57,7 +57,7 @@ def compress(
         exclude: patterns of files to leave out.
         retry_quarantined: try images again that failed before, though their files did not change.
         dry_run: list and plan only; nothing is written.
-        shard_bytes: source bytes of one unit of work, about 1 to 32 MiB by default.
+        shard_bytes: source bytes of one unit of work, from 256 KiB to 32 MiB by default, by the size of the source.
         progress: called with each event, in this thread.
         executor: "ray", "processes" or "inline" (in this process: no protection from crashes).
         codec_factory: ``module:name`` of what makes the codec in each worker.

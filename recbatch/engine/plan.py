@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from recbatch.archive import Known
 
 MAX_SHARD_BYTES = 32 << 20  # of source files: minutes of work, so that a death costs minutes
-MIN_SHARD_BYTES = 1 << 20
+MIN_SHARD_BYTES = 256 << 10
 MAX_SHARD_ITEMS = 4096
 SHARDS_PER_WORKER = 4  # of a small source, so that no worker idles at the end
 
