@@ -51,7 +51,7 @@ def model(name: str) -> ModelInfo:
     tensors, metadata = weights.parse(data)
     return ModelInfo(
         name=name,
-        digest=weights.digest(tensors).hex(),
+        digest=weights.digest(data).hex(),
         size_bytes=len(data),
         parameters=sum(tensor.numel() for tensor in tensors.values()),
         architecture=metadata.get("architecture", ""),

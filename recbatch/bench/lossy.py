@@ -158,7 +158,7 @@ def lossy_benchmark(
     curves = load_anchors(anchors) if anchors is not None else []
     chosen = load_images(folder, images)
     data = load_weights(model)
-    digest = weights.digest(weights.parse(data)[0]).hex()
+    digest = weights.digest(data).hex()
     rows: list[ImageRow] = []
     level_rows: list[LevelRow] = []
     for level in levels:

@@ -41,14 +41,19 @@ class PhotoModel:
     """Analysis and synthesis in float, the prior in integers."""
 
     def __init__(
-        self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], *, device: str = "cpu"
+        self,
+        tensors: Mapping[str, Tensor],
+        metadata: Mapping[str, str],
+        digest: bytes,
+        *,
+        device: str = "cpu",
     ) -> None:
         config = dict(json.loads(metadata["config"]))
         config["widths"], config["blocks"] = tuple(config["widths"]), tuple(config["blocks"])
         self.name = metadata["name"]
         self.config = LossyConfig(**config)
         self.device = torch.device(device)
-        self.digest = weights.digest(tensors)
+        self.digest = digest
         self._exact = {
             name: FoldedConv2d.from_state(dict(tensors), f"exact.{name}.") for name in EXACT_LAYERS
         }
@@ -74,7 +79,7 @@ class PhotoModel:
         if metadata.get("architecture") != ARCHITECTURE:
             raise weights.BadWeights(metadata.get("name", "?"), f"architecture is not {ARCHITECTURE}")
         try:
-            return cls(tensors, metadata, device=device)
+            return cls(tensors, metadata, weights.digest(data), device=device)
         except (KeyError, TypeError, ValueError, RuntimeError) as e:
             raise weights.BadWeights(metadata.get("name", "?"), str(e).splitlines()[0]) from e
 
@@ -148,7 +153,8 @@ def export(
         tensors["exact.hyper_mean"] = mean.to(torch.int16)
         tensors["exact.hyper_index"] = index.to(torch.uint8)
         for key, table in (coder_prior or {}).items():
-            tensors[f"exact.{key}"] = torch.from_numpy(table.astype(np.int64))
+            signed = bool((table < 0).any())
+            tensors[f"exact.{key}"] = torch.from_numpy(table.astype(np.int32 if signed else np.uint32))
         for key, value in net.state_dict().items():
             if key.startswith(FLOAT_PARTS):
                 tensors[key] = value.to(torch.float16).contiguous()

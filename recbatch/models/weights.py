@@ -1,4 +1,4 @@
-"""Weight files: safetensors bytes, named by a digest of what they hold, not of how it is laid out."""
+"""Weight files: safetensors bytes, named by their SHA-256."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
-import torch
 from torch import Tensor
 
 from recbatch.errors import CorruptData, UsageError
@@ -44,14 +43,9 @@ class BadWeights(CorruptData):
         return f"The weights of model '{self.name}' can't be used: {self.problem}. Fetch the file again."
 
 
-def digest(tensors: Mapping[str, Tensor]) -> bytes:
-    """SHA-256 (32 bytes) over name, type, shape and little-endian bytes of each tensor, in order of name."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        t = tensors[name].detach().cpu().contiguous()
-        total.update(f"{name}\0{str(t.dtype).removeprefix('torch.')}\0{list(t.shape)}\0".encode())
-        total.update(t.view(torch.uint8).numpy().tobytes() if t.dim() else t.numpy().tobytes())
-    return total.digest()
+def digest(data: bytes) -> bytes:
+    """SHA-256 (32 bytes) of a weight file: what ``sha256sum`` says of the file in any archive."""
+    return hashlib.sha256(data).digest()
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
@@ -92,7 +86,7 @@ def read(name: str) -> bytes:
 @cache
 def zoo() -> dict[bytes, str]:
     """Digest head to name, for every model of the zoo."""
-    return {digest(parse(read(name))[0])[:DIGEST_HEAD]: name for name in names()}
+    return {digest(read(name))[:DIGEST_HEAD]: name for name in names()}
 
 
 def find(head: bytes) -> bytes:

@@ -12,8 +12,8 @@ from recbatch.models.photo import PhotoModel
 from recbatch.rec import Tables
 from recbatch.train import prior_fit
 from recbatch.train.data import NoTrainingData, prepare
-from recbatch.train.loop import Schedule, Trainer
 from recbatch.train.evaluate import held_out_cost
+from recbatch.train.loop import Schedule, Trainer
 from recbatch.train.lossy import Recipe, train_lossy
 
 SMALL = LossyConfig(latent=12, hyper=4, widths=(8, 8, 8))
