@@ -8,7 +8,6 @@ way: that makes another format, so the file is committed and its digest checked,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,14 +63,7 @@ def lattice(sigma: float, rate: float, members: int) -> tuple[int, Ints]:
     return step, np.rint(offsets * sigma * UNIT).astype(np.int64)
 
 
-SPARSE = (
-    (0.96, 0.5),
-    (0.035, 4.0),
-    (0.005, 64.0),
-)  # (share, variance factor): low-rate dimensions of photographs
-
-
-def scalar_prior(sigma: float, mixture: Sequence[tuple[float, float]] = SPARSE) -> tuple[Ints, Ints]:
+def scalar_prior(sigma: float) -> tuple[Ints, Ints]:
     """Masses of |symbol| 0..7 and beyond, and what |symbol| 0..7 stands for: an entropy-constrained quantiser.
 
     Designed for the observation, a mixture of Gaussians of mean variance 1 + sigma^2: dimensions that are planned at
@@ -79,7 +71,7 @@ def scalar_prior(sigma: float, mixture: Sequence[tuple[float, float]] = SPARSE) 
     """
     e = (np.arange(1 << 14) + 0.5) / 256  # 0 .. 64
     p = np.zeros_like(e)
-    for share, factor in mixture:
+    for share, factor in ((0.96, 0.5), (0.035, 4.0), (0.005, 64.0)):
         variance = 1 + factor * sigma**2
         p += share * np.exp(-0.5 * e * e / variance) / np.sqrt(variance)
     p /= p.sum()

@@ -7,8 +7,6 @@ least GROUP_RATE are a step of their own; then steps are groups, closed when the
 the window's lattice dimensions end; then come the scalar dimensions. Both sides compute this, so it is integers.
 """
 
-# ruff: noqa: N815  (fields that are arrays end in their shape)
-
 from __future__ import annotations
 
 from dataclasses import dataclass

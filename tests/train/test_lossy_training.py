@@ -84,7 +84,7 @@ def test_from_photographs_to_weights_in_one_call(photographs_folder, tmp_path, m
     path = train_lossy(recipe, lines.append)
     model = PhotoModel.from_bytes(path.read_bytes())
     assert model.name == "mini"
-    assert set(model.coder_prior) == {"density", "mass", "centroid"}
+    assert set(model.coder_prior) == {"density"}
     Tables.with_prior(**model.coder_prior)  # well formed
     assert train_lossy(recipe, lines.append) == path  # nothing left to do but the weights
     assert any(line.startswith("resumed") for line in lines)

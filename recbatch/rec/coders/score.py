@@ -1,7 +1,5 @@
 """What the encoder weighs by: the tables' integers as float costs. No decoder imports this."""
 
-# ruff: noqa: N815  (fields that are arrays end in their shape)
-
 from __future__ import annotations
 
 from functools import lru_cache

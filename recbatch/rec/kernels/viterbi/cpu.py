@@ -7,8 +7,6 @@ metrics differ by at most L * clip once L steps are done (12 000), start at 0 or
 maximum of 0 every eighth step.
 """
 
-# ruff: noqa: N815  (fields that are arrays end in their shape)
-
 from __future__ import annotations
 
 from typing import Any, NamedTuple
