@@ -22,6 +22,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing recbatch and what it needs into $(VENV); the first time takes some minutes ..."
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "Compiling the search and entropy coding kernels, once ..."
+	@$(BIN)/python -c 'from recbatch.codec import ImageCodec, Settings; ImageCodec(Settings()).warm_up()'
 	@touch $@
 
 demo: $(INSTALLED)

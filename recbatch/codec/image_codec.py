@@ -14,10 +14,11 @@ from recbatch.codec.original import keep
 from recbatch.codec.quality import ms_ssim, psnr
 from recbatch.codec.types import Encoded, Settings, Source
 from recbatch.errors import ImageError, RecbatchError
-from recbatch.images import KeepOriginal, Picture, read_picture
+from recbatch.images import KeepOriginal, Metadata, Picture, read_picture
 from recbatch.models import weights
 from recbatch.models.photo import PhotoModel
 
+WARM_UP_SIDE = 256
 BATCH_PIXELS = 8_000_000  # pictures in one index search; bounds memory, never changes a stream
 
 
@@ -56,6 +57,18 @@ class ImageCodec:
         self._model = PhotoModel.from_bytes(data, device=device)
         self._coder = rec.coder(settings.coder, effort=settings.effort, tables=lossy.tables_of(self._model))
         self._decoder = Decoder(lambda head: data, device=device)
+
+    def warm_up(self) -> None:
+        """Compile and load what the first image would wait for: seconds, or with a cold cache half a minute."""
+        if self.settings.mode == "original":
+            return
+        ramp = np.linspace(0, 255, WARM_UP_SIDE, dtype=np.uint8)
+        noise = np.random.default_rng(0).integers(0, 64, (WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)
+        picture = Picture(
+            pixels=ramp[:, None, None] // 2 + noise, alpha=None, metadata=Metadata(), notes=(), source_format=""
+        )
+        (coded,) = lossy.encode([picture], self._model, self._coder, self.settings.level)
+        ms_ssim(picture.pixels, self._decoder.decode(coded.data).pixels)
 
     def encode(self, sources: Sequence[Source]) -> list[Encoded | RecbatchError]:
         """One result per source, in order; an image's error is returned, not raised."""

@@ -38,6 +38,8 @@ class Codec(Protocol):
 
     def encode(self, sources: Sequence[Content]) -> list[Encoded | RecbatchError]: ...
 
+    def warm_up(self) -> None: ...
+
 
 class CodecFactory(Protocol):
     def __call__(self, settings: Settings, *, weights: bytes | None, device: str) -> Codec: ...
@@ -69,6 +71,7 @@ class EncodeWorker:
         factory: CodecFactory = load_name(job.codec_factory)
         self._codec: Codec = factory(job.settings, weights=weights, device=job.device)
         use_threads(job.threads)
+        self._codec.warm_up()  # compiling counts as start-up, not as the first image's time
 
     def run(self, shard: Shard[Item]) -> ShardResult:
         clock = Clock()

@@ -84,6 +84,9 @@ class FakeCodec:
             os.kill(os.getpid(), signal.SIGKILL)
         self.settings = settings
 
+    def warm_up(self):
+        pass
+
     def encode(self, sources):
         return [self._encode(source) for source in sources]
 
