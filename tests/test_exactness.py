@@ -59,14 +59,21 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("exactness")
     rng = np.random.default_rng(5)
     (root / "photos").mkdir()
-    for i, size in enumerate([(64, 64), (130, 70), (96, 160), (31, 90), (1, 1), (200, 64), (65, 65), (120, 120)]):
+    for i, size in enumerate(
+        [(64, 64), (130, 70), (96, 160), (31, 90), (1, 1), (200, 64), (65, 65), (120, 120)]
+    ):
         coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8))
         coarse.resize(size, Image.Resampling.BICUBIC).save(root / "photos" / f"{i}.png")
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         recbatch.compress(
-            root / "photos", root / "archive", quality=60, keep_originals="never", executor="inline", workers=1
+            root / "photos",
+            root / "archive",
+            quality=60,
+            keep_originals="never",
+            executor="inline",
+            workers=1,
         )
     finally:
         torch.set_num_threads(before)

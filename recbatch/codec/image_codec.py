@@ -65,7 +65,11 @@ class ImageCodec:
         ramp = np.linspace(0, 255, WARM_UP_SIDE, dtype=np.uint8)
         noise = np.random.default_rng(0).integers(0, 64, (WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)
         picture = Picture(
-            pixels=ramp[:, None, None] // 2 + noise, alpha=None, metadata=Metadata(), notes=(), source_format=""
+            pixels=ramp[:, None, None] // 2 + noise,
+            alpha=None,
+            metadata=Metadata(),
+            notes=(),
+            source_format="",
         )
         (coded,) = lossy.encode([picture], self._model, self._coder, self.settings.level)
         ms_ssim(picture.pixels, self._decoder.decode(coded.data).pixels)

@@ -296,12 +296,12 @@ class LossyNet(nn.Module):
     def ideal_gain(self, level: Tensor) -> Tensor:
         return 0.5 * torch.log(level_lambda(level) / NOISE_OF_LAMBDA)[:, None]
 
-    def latents(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels in 0..1 to y [B, M, H/16, W/16] and hyper latents z [B, N, H/64, W/64]."""
+    def latents(self, x: Tensor, level: Tensor) -> Tensor:
+        """Pixels in 0..1 to latents y [B, M, H/16, W/16], in units of observation noise."""
         features = level_features(level)
         log_gain = self.ideal_gain(level) + self.gain(features)
-        y = self.analysis(x - 0.5, features) * torch.exp(log_gain)[:, :, None, None]
-        return y, self.hyper_analysis(y)
+        y: Tensor = self.analysis(x - 0.5, features) * torch.exp(log_gain)[:, :, None, None]
+        return y
 
     def pixels(self, y: Tensor, level: Tensor) -> Tensor:
         """Latent samples to pixels, about 0..1."""
@@ -322,7 +322,8 @@ class LossyNet(nn.Module):
     def forward(self, x: Tensor, level: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruction [B, 3, H, W] and the KL in nats of latents and of hyper latents, each [B]."""
         features = level_features(level)
-        y, z = self.latents(x, level)
+        y = self.latents(x, level)
+        z = self.hyper_analysis(y)
         kl_z, mean, deviation = channel(z, *self.hyper_prior())
         z_sample = mean + deviation * torch.randn_like(z)
         h, first = self.prior.hyper(z_sample, features, self.quantised)

@@ -7,7 +7,7 @@ int32 in 1/64 of the observation noise, means int32 in 1/16, scale indices uint8
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,33 @@ from recbatch.models.lossy import LossyConfig, LossyNet, level_features, pass_ma
 from recbatch.models.prior import SAMPLES_PER_MEAN, mean_and_index
 
 STRIDE = 64  # images are padded to multiples of this
+STRIP_PIXELS = 4_000_000
+HALO = 128  # rows; analysis reaches 70 pixels to each side, synthesis 76
 ARCHITECTURE = "photo/1"
 EXACT_LAYERS = ("up1", "up2", "features", "first", "context", "mix", "second")
 CODER_PRIOR = ("density", "mass", "centroid")
 FLOAT_PARTS = ("analysis.", "synthesis.", "hyper_analysis.", "gain.", "ungain.")
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Rows low..high of a large picture; after the first ``skip``, ``rows`` of them are the strip's own."""
+
+    low: int
+    high: int
+    skip: int
+    rows: int
+
+
+def strips(height: int, width: int) -> Iterator[Strip]:
+    """Cut a picture so that the float networks need bounded memory; one strip where it is small enough.
+
+    Strips overlap by more than the networks reach, so the cut changes nothing but rounding.
+    """
+    own = max(STRIDE, STRIP_PIXELS // width // STRIDE * STRIDE)
+    for top in range(0, height, own):
+        low, bottom = max(0, top - HALO), min(height, top + own)
+        yield Strip(low, min(height, bottom + HALO), top - low, bottom - top)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +111,15 @@ class PhotoModel:
     @torch.inference_mode()
     def analyse(self, pixels: NDArray[np.uint8], level: int) -> tuple[Tensor, Tensor]:
         """Latents y [B, M, H/16, W/16] and z [B, N, H/64, W/64] of pixels [B, H, W, 3], in noise units."""
-        x = torch.from_numpy(np.array(pixels)).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        y, z = self._net.latents(x.contiguous(memory_format=torch.channels_last), self._levels(level, len(x)))
-        return y.float().cpu(), z.float().cpu()
+        levels = self._levels(level, len(pixels))
+        parts = []
+        for strip in strips(*pixels.shape[1:3]):
+            x = torch.from_numpy(pixels[:, strip.low : strip.high].copy()).to(self.device)
+            x = x.permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
+            y = self._net.latents(x, levels)
+            parts.append(y[:, :, strip.skip // 16 : (strip.skip + strip.rows) // 16])
+        y = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+        return y.cpu(), self._net.hyper_analysis(y).cpu()
 
     # -- both sides: integers -----------------------------------------------------------------------------
 
@@ -128,10 +157,17 @@ class PhotoModel:
     @torch.inference_mode()
     def synthesise(self, y: Tensor, level: int) -> NDArray[np.uint8]:
         """Pixels [B, H, W, 3] from samples y [B, M, H/16, W/16] (int32, in 1/64)."""
-        scaled = y.to(self.device).float().div_(64).contiguous(memory_format=torch.channels_last)
-        x = self._net.pixels(scaled, self._levels(level, len(y)))
-        grey = x.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
-        return np.ascontiguousarray(grey.permute(0, 2, 3, 1).cpu().numpy())
+        height, width = 16 * y.shape[2], 16 * y.shape[3]
+        out = np.empty((len(y), height, width, 3), np.uint8)
+        for strip in strips(height, width):
+            part = y[:, :, strip.low // 16 : strip.high // 16].to(self.device).float().div_(64)
+            x = self._net.pixels(
+                part.contiguous(memory_format=torch.channels_last), self._levels(level, len(y))
+            )
+            grey = x[:, :, strip.skip : strip.skip + strip.rows].mul(255).round_().clamp_(0, 255)
+            top = strip.low + strip.skip
+            out[:, top : top + strip.rows] = grey.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return out
 
     def _levels(self, level: int, batch: int) -> Tensor:
         return torch.full((batch,), float(level), device=self.device)

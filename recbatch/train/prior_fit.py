@@ -73,7 +73,8 @@ def collect(
     for crop in photographs.crops(CROPS, SIDE, rng):
         x = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float().div_(255)
         level = torch.tensor([float(rng.integers(0, LEVELS))])
-        y, z = net.latents(x, level)
+        y = net.latents(x, level)
+        z = net.hyper_analysis(y)
         mean, log_variance = net.hyper_prior()
         a = torch.sigmoid(log_variance)
         z = mean + a * (z - mean) + torch.sqrt(a) * torch.randn_like(z)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
+from pictures import GOLDEN
 
 from recbatch.codec import Decoder
-
-GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from recbatch.codec import Source
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def photograph(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:

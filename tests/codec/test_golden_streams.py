@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
+from pictures import GOLDEN
 from PIL import Image
 
 from recbatch import stream

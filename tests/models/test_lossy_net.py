@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbatch.models import weights
+from recbatch.models import photo, weights
 from recbatch.models.lossy import (
     LEVELS,
     LossyConfig,
@@ -154,3 +154,18 @@ def test_gradients_reach_every_parameter():
     ((x_hat**2).mean() + kl_y.mean() + kl_z.mean()).backward()
     without = [n for n, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert without == []
+
+
+def test_strips_change_nothing_but_rounding(model, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 640, 128, 3), np.uint8)
+    y, z = model.analyse(pixels, 12)
+    whole = model.synthesise((y * 64).int(), 12)
+    monkeypatch.setattr(photo, "STRIP_PIXELS", 128 * 128)
+    cut = list(photo.strips(640, 128))
+    assert len(cut) == 5
+    assert sum(s.rows for s in cut) == 640
+    y_cut, z_cut = model.analyse(pixels, 12)
+    assert torch.allclose(y, y_cut, atol=1e-3)
+    assert torch.allclose(z, z_cut, atol=1e-3)
+    difference = np.abs(whole.astype(int) - model.synthesise((y * 64).int(), 12))
+    assert difference.max() <= 1
