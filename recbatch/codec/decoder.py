@@ -7,14 +7,12 @@ from functools import lru_cache
 
 from recbatch import rec, stream
 from recbatch.codec import lossy
-from recbatch.codec.quality import psnr
 from recbatch.errors import RecbatchError
 from recbatch.images import Picture, read_picture
 from recbatch.models import exact, weights
 from recbatch.models.photo import PhotoModel
 from recbatch.rec.base import Coder
 
-PSNR_TOLERANCE_DB = 0.05  # float synthesis may round otherwise on another machine; docs/format.md
 MODELS_HELD = 4
 
 
@@ -77,11 +75,3 @@ def is_stream(data: bytes) -> bool:
 def read_any(data: bytes, decoder: Decoder) -> Picture:
     """The picture of a row's bytes, whatever its codec: a .rec stream or an ordinary image file."""
     return decoder.decode(data) if is_stream(data) else read_picture(data, convert=True)
-
-
-def same_within_tolerance(source: Picture, restored: Picture, recorded_psnr: float) -> bool:
-    """Whether a restored picture is as close to its source as its row says."""
-    return abs(psnr(source.pixels, restored.pixels) - recorded_psnr) <= PSNR_TOLERANCE_DB
-
-
-__all__ = ["PSNR_TOLERANCE_DB", "Decoder", "is_stream", "read_any", "same_within_tolerance"]
