@@ -4,12 +4,13 @@ The codec takes bytes and gives bytes: it never sees a path, an archive or Ray. 
 again from its own bytes and measured; an image that can't be coded is an error value, not an exception. A file whose
 stream would be larger, or whose pixels the codec can't represent, keeps its own bytes (codec ``original``).
 
-A caller needs ``Settings``, ``ImageCodec`` (files to verified rows) and ``Decoder`` (streams to pictures). Importing
-this package imports torch; everything above it does so inside functions.
+A caller needs ``Settings``, ``ImageCodec`` (files to verified rows) and ``Decoder`` (streams to pictures). The first
+use of the last two imports torch; ``Settings`` alone does not.
 """
 
-from recbatch.codec.decoder import Decoder, is_stream, read_any
-from recbatch.codec.image_codec import ImageCodec, VerificationFailed, model_weights
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from recbatch.codec.types import (
     BadSetting,
     Encoded,
@@ -18,6 +19,19 @@ from recbatch.codec.types import (
     level_of_quality,
     quality_of_level,
 )
+
+if TYPE_CHECKING:
+    from recbatch.codec.decoder import Decoder, is_stream, read_any
+    from recbatch.codec.image_codec import ImageCodec, VerificationFailed, model_weights
+
+_HOMES = {
+    "Decoder": "decoder",
+    "ImageCodec": "image_codec",
+    "VerificationFailed": "image_codec",
+    "is_stream": "decoder",
+    "model_weights": "image_codec",
+    "read_any": "decoder",
+}
 
 __all__ = [
     "BadSetting",
@@ -33,3 +47,9 @@ __all__ = [
     "quality_of_level",
     "read_any",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
