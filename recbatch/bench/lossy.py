@@ -33,7 +33,7 @@ from recbatch.errors import RecbatchError
 from recbatch.images import to_pil
 from recbatch.models import weights
 
-DEFAULT_LEVELS = (0, 4, 9, 14, 19, 24, 29)
+DEFAULT_LEVELS = (0, 4, 9, 14, 18, 22, 27)
 JPEG_QUALITIES = (5, 8, 10, 15, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95, 98)
 
 Progress = Callable[[str], None]

@@ -28,7 +28,7 @@ from recbatch.models.photo import PhotoModel
 from recbatch.rec.base import Coder
 from recbatch.rec.yardstick import LN2, Yardstick, measure
 
-DEFAULT_LEVELS = (2, 10, 18, 26)
+DEFAULT_LEVELS = (4, 12, 20)
 DEFAULT_EFFORT = 5
 IREC_PRESETS = ((5, "lossy"), (9, "lossless"))  # effort chooses; the paper's two settings
 BATCH = 8  # images in one search
