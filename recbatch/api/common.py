@@ -17,14 +17,14 @@ KeepOriginals: TypeAlias = Literal["never", "smaller", "always"]
 
 
 class NoMode(UsageError):
-    """Neither a quality nor ``original`` was asked for: pixels never change unasked."""
+    """Neither a quality nor ``original`` was asked for, or both: pixels never change unasked."""
 
     code = "no-mode"
 
     def __str__(self) -> str:
         return (
-            "No mode was chosen, and pixels never change unasked. Give --quality 0..100 for lossy coding or "
-            "--original to keep the files' own bytes (--lossless does not exist yet)."
+            "Not exactly one mode was chosen, and pixels never change unasked. Give either --quality 0..100 for lossy "
+            "coding or --original to keep the files' own bytes (--lossless does not exist yet)."
         )
 
 

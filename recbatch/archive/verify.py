@@ -89,6 +89,8 @@ class VerifyReport:
 Decode = Callable[[Record], Finding | None]
 Progress = Callable[[Checked], None]
 
+LEAST_SAMPLED = 16  # rows that a sample aims at, however small the archive
+
 
 def verify(
     archive: Archive,
@@ -102,7 +104,7 @@ def verify(
 
     Args:
         sample: the share of rows whose content is checked, chosen by a hash of their keys: the same rows each
-            time. The structure is always checked whole.
+            time; raised in a small archive, so that about 16 are. The structure is always checked whole.
         decoder: for level "pixels"; gets each sampled record with status "ok".
 
     Raises:
@@ -169,13 +171,13 @@ class _Run:
     def report(self) -> VerifyReport:
         start = time.perf_counter()
         files = self.archive.files()
+        rows = sum(file.rows for file in files)
+        self.sample = max(self.sample, min(1.0, LEAST_SAMPLED / max(rows, 1)))
         for file in files:
             self._file(file)
             self.files_checked += 1
             self._tell(files)
-        if self.level != "structure":
-            self._models()
-        rows = sum(file.rows for file in files)
+        self._models()
         if rows and not self.rows_checked and not self.findings:
             share = f"; the sample of {self.sample:g} hit none, raise it" if self.sample < 1 else ""
             self._find("nothing-checked", f"the archive has {rows} rows and not one was checked{share}")
@@ -313,7 +315,18 @@ class _Run:
                 yield name
 
     def _models(self) -> None:
-        for digest in self.archive.models():
+        """Every model that a row names is there and, above the structure, whole."""
+        present = set(self.archive.models())
+        try:
+            columns = self.archive.tables(["model"])
+            named = {name for table in columns for name in table.column("model").to_pylist() if name}
+        except (CorruptArchive, KeyError):
+            named = set()  # a file that can't be read, or is no file of ours, has its finding already
+        for digest in sorted(named - present):
+            self._find("missing-model", f"rows were made with the model {digest}, and its weights are gone")
+        if self.level == "structure":
+            return
+        for digest in sorted(present):
             self.models_checked += 1
             try:
                 self.bytes_checked += len(self.archive.model(digest))

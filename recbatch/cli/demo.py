@@ -147,10 +147,14 @@ def table(records: Sequence[Record]) -> str:
 
 
 def speed(report: Report, start_up_s: float) -> str:
-    work_s = max(report.seconds - start_up_s, 1e-3)
+    line = f"Archiving took {duration_text(report.seconds)}, {report.megapixels_per_second:.2f} MP/s."
+    work_s = report.seconds - start_up_s
+    if work_s < 1:  # the first worker was done before the last was ready: there is no time in between
+        return line
+    rate = report.megapixels / work_s
     return (
-        f"Archiving took {duration_text(report.seconds)}, {report.megapixels_per_second:.2f} MP/s. Starting Ray and "
-        f"loading the model took {duration_text(start_up_s)} of it; after that {report.megapixels / work_s:.2f} MP/s."
+        f"{line} Starting workers and loading the model took {duration_text(start_up_s)} of it; "
+        f"after that {rate:.2f} MP/s."
     )
 
 

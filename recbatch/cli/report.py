@@ -34,7 +34,10 @@ def report_lines(report: Report, *, archive: str) -> list[str]:
         ]
     verb = "restored" if report.kind == "restore" else "archived"
     if not report.images and not report.quarantined and report.kind != "restore" and not report.interrupted:
-        return [f"nothing new: {archive} has all {count(report.known, 'image')}"]
+        line = f"nothing new: {archive} has all {count(report.known, 'image')}"
+        if report.known_bad:
+            line += f", {report.known_bad} of them quarantined (--retry-quarantined tries those again)"
+        return [line]
     line = f"{verb} {count(report.images, 'image')} in {duration_text(report.seconds)}"
     line += f" ({report.megapixels_per_second:.2f} MP/s)"
     lines = [line]
@@ -44,6 +47,8 @@ def report_lines(report: Report, *, archive: str) -> list[str]:
         lines.append(
             f"{bytes_text(report.bytes_in)} in, {bytes_text(report.bytes_out)} out ({ratio:.0%}{bpp})"
         )
+    if report.replaces:
+        lines.append(f"{count(report.replaces, 'row')} of the same key replaced: their files have changed")
     if report.known:
         lines.append(f"{count(report.known, 'image')} {verb} before")
     if report.skipped and report.kind == "restore":

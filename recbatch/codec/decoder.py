@@ -26,7 +26,15 @@ class Decoder:
     """
 
     def __init__(self, models: Callable[[bytes], bytes] | None = None, *, device: str = "cpu") -> None:
-        fetch = models or weights.find
+        def fetch(head: bytes) -> bytes:
+            if models is None:
+                return weights.find(head)
+            try:
+                return models(head)
+            except RecbatchError:  # gone or damaged: the package may have the very same
+                if head not in weights.zoo():
+                    raise
+                return weights.find(head)
 
         @lru_cache(maxsize=MODELS_HELD)
         def model(head: bytes) -> PhotoModel:

@@ -74,6 +74,7 @@ class EncodeWorker:
         self._codec.warm_up()  # compiling counts as start-up, not as the first image's time
 
     def run(self, shard: Shard[Item]) -> ShardResult:
+        use_threads(self._job.threads)  # again: both libraries keep this count per thread
         clock = Clock()
         start = time.perf_counter()
         records: list[Record] = []

@@ -102,6 +102,8 @@ def compress(
         progress(planned(plan, skipped=listing.skipped, workers=count))
         return Report(
             known=plan.known,
+            known_bad=plan.known_bad,
+            replaces=plan.replaces,
             skipped=listing.skipped,
             problems=listing.problems,
             job=JOB,

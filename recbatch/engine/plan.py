@@ -56,6 +56,8 @@ class Plan:
     shards: tuple[Shard[Item], ...]
     digest: str  # hex SHA-256; names the shards' application transactions
     known: int  # items that are archived already
+    known_bad: int = 0  # of these, quarantined
+    replaces: int = 0  # items whose key has a row of another state, which will go
 
     @property
     def images(self) -> int:
@@ -93,7 +95,15 @@ def make_plan(
         for item in shard.items:
             entry = [shard.name, item.key, item.size, item.mtime_ns, item.etag]
             digest.update(json.dumps(entry).encode())
-    return Plan(shards=tuple(shards), digest=digest.hexdigest(), known=len(items) - len(missing))
+    todo = {item.key for item in missing}
+    done = [known[item.key] for item in items if item.key not in todo]
+    return Plan(
+        shards=tuple(shards),
+        digest=digest.hexdigest(),
+        known=len(done),
+        known_bad=sum(row.status == "quarantined" for row in done),
+        replaces=sum(key in known for key in todo),
+    )
 
 
 def is_done(item: Item, known: Known | None, *, retry_quarantined: bool) -> bool:

@@ -21,6 +21,8 @@ class Report:
     images: int = 0  # archived or restored
     quarantined: int = 0  # rows with an error; for a restore: images that could not be restored
     known: int = 0  # were in the archive already
+    known_bad: int = 0  # of these, quarantined by an earlier run
+    replaces: int = 0  # of the images: their key had a row of another file or state before
     skipped: int = 0  # files of the source that are no image by their names
     bytes_in: int = 0
     bytes_out: int = 0

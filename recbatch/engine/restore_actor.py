@@ -68,6 +68,7 @@ class RestoreWorker:
     def run(self, shard: Shard[Target]) -> ShardResult:
         from recbatch.archive import CorruptArchive
 
+        use_threads(self._job.threads)  # again: both libraries keep this count per thread
         clock = Clock()
         start = time.perf_counter()
         targets = {target.key: target for target in shard.items}

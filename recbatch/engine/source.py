@@ -168,7 +168,9 @@ def _walk(root: bytes, folder: bytes, left_out: bytes | None, problems: list[str
             name = os.path.join(folder, entry.name)
             if entry.is_dir(follow_symlinks=False):
                 pending.append(name)
-            elif not (entry.is_symlink() and entry.is_dir()):
+            elif entry.is_symlink() and entry.is_dir():
+                problems.append(f"{os.fsdecode(entry.path)}: a link to a folder, which is not followed")
+            else:
                 yield name
 
 

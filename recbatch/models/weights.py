@@ -8,6 +8,7 @@ import struct
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
 from torch import Tensor
 
@@ -27,7 +28,7 @@ class UnknownModel(UsageError):
         self.name, self.known = name, known
 
     def __str__(self) -> str:
-        return f"There is no model '{self.name}'. Known models: {self.known}; see 'recbatch models ls'."
+        return f"There is no model '{self.name}'. Known models: {self.known}; see 'recbatch models ls', or give a .safetensors file."
 
 
 class BadWeights(CorruptData):
@@ -77,7 +78,9 @@ def names() -> list[str]:
 
 @cache
 def read(name: str) -> bytes:
-    """The weight file of a model of the package's zoo. Raises UnknownModel."""
+    """The weight file of a model of the package's zoo, or of a path to a .safetensors file. Raises UnknownModel."""
+    if name.endswith(".safetensors") and Path(name).is_file():
+        return Path(name).read_bytes()
     if name not in names():
         raise UnknownModel(name, ", ".join(names()) or "none")
     return (ZOO / f"{name}.safetensors").read_bytes()

@@ -25,7 +25,7 @@ def image(key: str, size: int = 500, *, state: str = "first") -> Record:
         width=40,
         height=30,
         mode="RGB",
-        model="photo-s",
+        model="",  # as if kept as it was: no weights need lie beside the table
         level=16,
     )
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -212,12 +214,32 @@ def test_a_sample_is_the_same_each_time_and_about_its_share(archive: Archive, ad
     assert report.rows_checked == report.streams_decoded == len(chosen)
 
 
-def test_a_verification_that_checked_nothing_fails(archive: Archive, add: Add) -> None:
+def test_a_small_archive_is_never_sampled_down_to_nothing(archive: Archive, add: Add) -> None:
+    add(image("a"), image("b"))
+    report = verify(archive, sample=1e-9)
+    assert report.ok
+    assert report.rows_checked == 2
+
+
+def test_a_verification_that_checked_nothing_fails(
+    archive: Archive, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["recbatch.archive.verify"], "LEAST_SAMPLED", 0)
     add(image("a"))
     report = verify(archive, sample=1e-9)
     assert [finding.code for finding in report.findings] == ["nothing-checked"]
     assert report.exit_status == 1
     assert verify(archive, level="structure", sample=1e-9).ok  # the structure is always checked whole
+
+
+def test_weights_that_rows_need_and_that_are_gone_are_found_at_every_level(
+    archive: Archive, add: Add
+) -> None:
+    add(replace(image("a"), model="0123abcd" * 8))
+    for level in ("structure", "digests"):
+        findings = verify(archive, level=level).findings
+        assert [finding.code for finding in findings] == ["missing-model"]
+        assert "0123abcd" in findings[0].problem
 
 
 def test_pixels_are_judged_by_the_decoder_that_is_handed_over(archive: Archive, add: Add) -> None:

@@ -63,7 +63,10 @@ def test_compress_says_what_it_did_and_how_to_see_the_rest(run: Run, source: Pat
     assert "1 image quarantined: see them with recbatch ls" in outcome.err
     again = run("compress", source, target, "--original", "--executor", "inline")
     assert again.status == 0
-    assert again.out == f"nothing new: {target} has all 4 images\n"
+    assert (
+        again.out
+        == f"nothing new: {target} has all 4 images, 1 of them quarantined (--retry-quarantined tries those again)\n"
+    )
 
 
 def test_a_dry_run_writes_nothing(run: Run, source: Path, tmp_path: Path) -> None:

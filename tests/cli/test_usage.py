@@ -14,8 +14,11 @@ from cli.conftest import Run
     [
         (["compres", "a", "b"], ["No such command 'compres'", "Did you mean 'compress'"]),
         (["compress", "a"], ["ARCHIVE", "recbatch compress --help"]),
-        (["compress", "a", "b"], ["No mode", "--quality", "--original"]),
-        (["compress", "a", "b", "--quality", "50", "--original"], ["No mode", "--quality", "--original"]),
+        (["compress", "a", "b"], ["exactly one mode", "--quality", "--original"]),
+        (
+            ["compress", "a", "b", "--quality", "50", "--original"],
+            ["exactly one mode", "--quality", "--original"],
+        ),
         (["compress", "a", "b", "--quality", "101"], ["--quality", "100"]),
         (["compress", "a", "b", "--quality", "much"], ["--quality"]),
         (["compress", "a", "b", "--original", "--effort", "0"], ["--effort"]),
