@@ -28,7 +28,10 @@ class UnknownModel(UsageError):
         self.name, self.known = name, known
 
     def __str__(self) -> str:
-        return f"There is no model '{self.name}'. Known models: {self.known}; see 'recbatch models ls', or give a .safetensors file."
+        return (
+            f"There is no model '{self.name}'. Known models: {self.known}; "
+            "see 'recbatch models ls', or give a .safetensors file."
+        )
 
 
 class BadWeights(CorruptData):
