@@ -34,10 +34,10 @@ def choose(archive: Archive, *, where: str | None, format: str) -> tuple[list[Ta
 
     Names depend on all rows of the archive, so that ``where`` never changes what a file is called.
     """
-    rows = sorted(archive.records(_LIGHT), key=lambda row: row.key)
+    failures: list[Failure] = []
+    rows = sorted(_readable(archive, failures), key=lambda row: row.key)
     chosen = None if where is None else set(archive.to_arrow(["key"], where).column("key").to_pylist())
     taken: set[bytes] = set()
-    failures: list[Failure] = []
     names: dict[str, bytes] = {}
     for row in rows:
         try:
@@ -78,6 +78,22 @@ def choose(archive: Archive, *, where: str | None, format: str) -> tuple[list[Ta
                 )
             )
     return targets, failures, skipped
+
+
+def _readable(archive: Archive, failures: list[Failure]) -> list[Record]:
+    """All rows; where a data file is gone or damaged, those of the others, and a failure that names its keys."""
+    from recbatch.archive import CorruptArchive
+
+    try:
+        return list(archive.records(_LIGHT))
+    except CorruptArchive:
+        rows: list[Record] = []
+        for file in archive.files():
+            try:
+                rows.extend(archive.records(_LIGHT, files=[file.path]))
+            except CorruptArchive as error:
+                failures.append((f"{file.min_key} .. {file.max_key}", error.code, str(error)))
+        return rows
 
 
 def format_of(row: Record, format: str) -> str | None:

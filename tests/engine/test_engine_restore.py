@@ -139,6 +139,18 @@ def test_bytes_that_rotted_are_not_restored_and_the_rest_is(tmp_path, quick_comp
     assert tree(tmp_path / "out") == {b"b.png": (tmp_path / "in/b.png").read_bytes()}
 
 
+def test_a_data_file_that_is_gone_costs_its_images_and_no_other(tmp_path, quick_compress):
+    fill(tmp_path / "in", ["a.png", "b.png", "c.png"])
+    quick_compress(tmp_path / "in", shard_bytes=100)
+    archive = tmp_path / "archive"
+    (path,) = archive.glob("*-000001-*.parquet")
+    path.unlink()
+    report = restore(str(archive), str(tmp_path / "out"))
+    assert (report.images, report.exit_status) == (2, 1)
+    assert report.failures[0][0] == "b.png .. b.png"
+    assert set(tree(tmp_path / "out")) == {b"a.png", b"c.png"}
+
+
 @settings(deadline=None)
 @given(
     st.lists(
