@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -230,6 +231,7 @@ def _stream(job: Job, payload: bytes, model: PhotoModel, coder: Coder, level: in
     )
 
 
+@lru_cache(maxsize=4)  # else every stream would derive its rows anew
 def tables_of(model: PhotoModel) -> rec.Tables | None:
     """Entropy tables that came with the model, if any."""
     return rec.Tables.with_prior(**model.coder_prior) if model.coder_prior else None
