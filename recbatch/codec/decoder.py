@@ -12,6 +12,7 @@ from recbatch.images import Picture, read_picture
 from recbatch.models import exact, weights
 from recbatch.models.photo import PhotoModel
 from recbatch.rec.base import Coder
+from recbatch.rec.coders.registry import UnknownCoder
 
 MODELS_HELD = 4
 
@@ -71,8 +72,11 @@ class Decoder:
 
     @staticmethod
     def coder(parsed: stream.Stream, model: PhotoModel) -> Coder:
-        """The coder that a stream's header names, with its model's tables."""
-        return rec.coder(parsed.coder, parsed.coder_parameters, tables=lossy.tables_of(model))
+        """The coder that a stream's header names, with its model's tables. Raises UnsupportedFormat, CorruptStream."""
+        try:
+            return rec.coder(parsed.coder, parsed.coder_parameters, tables=lossy.tables_of(model))
+        except UnknownCoder as e:
+            raise stream.UnsupportedFormat(f"its coder has the number {parsed.coder}") from e
 
 
 def is_stream(data: bytes) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +109,7 @@ def decode_alpha(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
     from PIL import PngImagePlugin
 
     expected = _PNG_START + struct.pack(">II", width, height) + _PNG_GREY_8
-    if data[: len(expected)] != expected or not data.endswith(_PNG_END):
+    if data[: len(expected)] != expected or not data.endswith(_PNG_END) or not _chunks_are_whole(data):
         raise CorruptStream(f"the alpha plane is not a whole 8-bit grey PNG of {width} x {height} pixels")
     try:
         # not Image.open: its guard against large images is global, and the size is known to be right
@@ -118,3 +119,16 @@ def decode_alpha(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
     if plane.shape != (height, width):
         raise CorruptStream(f"the alpha plane decodes to the shape {plane.shape}")
     return plane
+
+
+def _chunks_are_whole(data: bytes) -> bool:
+    """Whether a PNG's chunks fill it exactly and have their checksums, some of which Pillow passes over."""
+    at = 8
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data) or zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(
+            data[end - 4 : end], "big"
+        ):
+            return False
+        at = end
+    return at == len(data)

@@ -48,7 +48,7 @@ def key(seed: int, section: int, purpose: int) -> np.uint64:
     """Hash of the three numbers that name a sequence of words; each is taken modulo 2**64."""
     state = 0
     for part in (seed, section, purpose):
-        state = _mix(state + _GAMMA + part)
+        state = _mix(state + _GAMMA + int(part))
     return np.uint64(state)
 
 

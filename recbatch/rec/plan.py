@@ -42,6 +42,8 @@ def make_plan(scales_N: Scales, tables: Tables) -> Plan:
     """Plan of a section. Raises InvalidPosterior if the scales aren't uint8 below SCALES in one dimension."""
     if not isinstance(scales_N, np.ndarray) or scales_N.dtype != np.uint8 or scales_N.ndim != 1:
         raise InvalidPosterior("scales must be a uint8 array of one dimension")
+    if scales_N.size >= 1 << 31:
+        raise InvalidPosterior("a section has 2**31 dimensions or more")
     if scales_N.size and int(scales_N.max()) >= SCALES:
         raise InvalidPosterior(f"a scale index is {scales_N.max()}, the last is {SCALES - 1}")
     scalars, lattice, starts = _plan(np.ascontiguousarray(scales_N), tables.rate_S, tables.kind_S)

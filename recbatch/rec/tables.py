@@ -132,6 +132,8 @@ class Tables:
             top = (1 << 15) - 1 if name == "centroid" else (1 << 32) - 1
             if int(given.min()) < 0 or int(given.max()) > top:
                 raise InvalidTables(f"{name} holds values outside 0..{top}")
+            if name == "centroid" and given[:, 0].any():
+                raise InvalidTables("centroid gives the symbol 0 a value, which has no sign")
             arrays[name] = given.astype(dtype)
         return cls(arrays)
 
@@ -199,7 +201,7 @@ class Tables:
             if self.kind_S[k] == SCALAR and not wide:
                 half_A = mass_SA[k, 1:8]
                 row_K = np.concatenate([half_A[::-1], 2 * mass_SA[k, :1], half_A, 2 * mass_SA[k, 8:]])
-                parts.append(_normalise(row_K[None]))
+                parts.append(normalise(row_K[None]))
             elif self.kind_S[k] >= GROUP and bool(self.wide_S[k]) == wide:
                 weights_QK = _lattice_weights(
                     density_SB[k],
@@ -209,7 +211,7 @@ class Tables:
                     self.shift_S[k],
                     WIDE if wide else NARROW,
                 )
-                parts.append(_normalise(weights_QK))
+                parts.append(normalise(weights_QK))
         return np.concatenate(parts).astype(np.float32)
 
 
@@ -275,7 +277,7 @@ def _lattice_weights(
 
 
 @jit
-def _normalise(weights_CK: Ints) -> Ints:
+def normalise(weights_CK: Ints) -> Ints:
     """Scale each row to the sum 2**24 - K: floors, the rest to the first of the largest. Weights at most 2**36."""
     classes, symbols = weights_CK.shape
     out = np.zeros((classes, symbols), np.int64)

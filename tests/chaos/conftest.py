@@ -111,13 +111,3 @@ def check(photographs):
         assert dict(found) == photographs[1]
 
     return look
-
-
-def pytest_collection_modifyitems(config, items):
-    """The long form runs where it is asked for."""
-    if "long" in config.option.markexpr:
-        return
-    long = [item for item in items if item.path.parent == HERE and item.get_closest_marker("long")]
-    if long:
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]

@@ -297,6 +297,6 @@ def test_writers_are_not_interchangeable():
     part = ([np.ones(3, np.float32)], [np.full(3, 50, np.uint8)])
     finished = IrecCoder().writer()
     finished.finish()
-    for writer in (finished, IrecCoder.preset("lossless").writer(), Trellis(bits=8).writer()):
+    for writer in (finished, IrecCoder.preset("lossless").writer(), Trellis(bits=9).writer()):
         with pytest.raises(ForeignWriter):
             IrecCoder().encode([writer], *part)

@@ -33,8 +33,9 @@ def test_rows_find_the_best_integer_of_every_codeword(scale, column, spread):
     costs = (search.wide_nats_XKC if wide else search.narrow_nats_XKC)[slot]
     total, tries = np.zeros(256, np.float32), np.empty(rows.CANDIDATES, np.int64)
     step, shift = search.step_S[scale], int(tables.shift_S[scale])
-    rows.add_losses(e, search.shrink_S[scale], step, shift, offsets, costs, tries, total)
-    want = losses_reference(e, step, offsets_256, nats_256K, shift, 6)
+    rows.add_losses(e, search.shrink_S[scale], step, shift, 0, offsets[None], costs[None], tries, total)
+    e_noise, step_noise = e / rows.UNITS_PER_NOISE, step / rows.UNITS_PER_NOISE
+    want = losses_reference(e_noise, step_noise, offsets_256, nats_256K, shift, 6)
     found = total[[rows.place_of(c) for c in range(256)]]
     assert (found >= want - 1e-4 * (1 + np.abs(want))).all()
     # candidates are few: far out another integer may be best, for codewords that no search would choose
@@ -43,8 +44,8 @@ def test_rows_find_the_best_integer_of_every_codeword(scale, column, spread):
     code = int(want.argmin())
     place = rows.place_of(code)
     chosen = rows.choose(e, search.shrink_S[scale], step, shift, float(offsets[place]), costs, place, tries)
-    z = offsets_256[code] + step * chosen
-    assert abs(z - e) <= abs(e) + 1.5 * step
+    z = offsets_256[code] + step_noise * chosen
+    assert abs(z - e_noise) <= abs(e_noise) + 1.5 * step_noise
 
 
 @quick

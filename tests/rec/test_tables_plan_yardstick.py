@@ -92,7 +92,7 @@ def test_a_prior_given_is_checked():
 def test_any_prior_gives_rows_that_sum_up(seed, top):
     generator = np.random.default_rng(seed)
     weights = generator.integers(0, top + 1, (4, NARROW))
-    rows = tables_module._normalise(weights)
+    rows = tables_module.normalise(weights)
     assert (rows.sum(1) == TOTAL - NARROW).all()
     assert rows.min() >= 0
     density = generator.integers(0, top + 1, tables_module.KNOTS)
@@ -106,7 +106,7 @@ def test_any_prior_gives_rows_that_sum_up(seed, top):
         WIDE,
     )
     assert lattice.min() >= 0
-    exact = tables_module._normalise(lattice)
+    exact = tables_module.normalise(lattice)
     assert exact.min() >= 0
     assert (exact.sum(1) == TOTAL - WIDE).all()
 

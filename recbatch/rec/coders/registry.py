@@ -31,17 +31,18 @@ def coder(
     *,
     effort: int = 5,
     tables: Tables | None = None,
+    device: str = "cpu",
 ) -> Coder:
     """A coder for new streams (``effort`` 1..9), or with ``parameters`` the one that a stream's header names.
 
-    ``tables`` are those of the stream's model; coders that use none ignore them. Raises UnknownCoder, CorruptStream
-    (parameters that no encoder writes) and BadEffort.
+    ``tables`` are those of the stream's model, ``device`` is where the search runs; coders that use none ignore them.
+    Raises UnknownCoder, CorruptStream (parameters that no encoder writes) and BadEffort.
     """
     number = NUMBERS.get(name_or_number, 0) if isinstance(name_or_number, str) else name_or_number
     if number == 1:
         from recbatch.rec.coders.trellis import Trellis
 
-        return Trellis.from_parameters(parameters, effort=effort, tables=tables)
+        return Trellis.from_parameters(parameters, effort=effort, tables=tables, device=device)
     if number == 2:
         from recbatch.rec.coders.irec import IrecCoder
 

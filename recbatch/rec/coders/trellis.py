@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numba
 import numpy as np
@@ -22,13 +22,17 @@ from recbatch.errors import CorruptStream, InvalidPosterior, UsageError
 from recbatch.rec import ans, bits, noise
 from recbatch.rec.base import Bits, Reader, Samples, Scales, Targets, Writer
 from recbatch.rec.coders import symbols
+from recbatch.rec.kernels.rows.cpu import UNITS_PER_NOISE
 from recbatch.rec.kernels.viterbi.cpu import codes_of_bits, search_block
 from recbatch.rec.plan import Plan, make_plan
 from recbatch.rec.tables import NARROW, WIDE, Tables, columns
 
+if TYPE_CHECKING:
+    from recbatch.rec.kernels.viterbi.gpu import Section
+
 BLOCK = 4096  # steps searched at once
 FEWEST_BITS, MOST_BITS = 9, 16
-BITS_OF_EFFORT = {1: 10, 2: 10, 3: 10, 4: 12, 5: 12, 6: 12, 7: 14, 8: 15, 9: 16}
+BITS_OF_EFFORT = {1: 9, 2: 10, 3: 10, 4: 11, 5: 12, 6: 12, 7: 13, 8: 14, 9: 16}
 FARTHEST = np.float32(1 << 24)  # targets beyond are coded as this, so that samples fit int32
 
 Bytes = NDArray[np.uint8]
@@ -45,6 +49,19 @@ class BadEffort(UsageError):
 
     def __str__(self) -> str:
         return f"Effort {self.effort} does not exist. Give 1 (fastest) to 9 (smallest)."
+
+
+class BadTrellisSize(UsageError):
+    """A number of states that the format can't name."""
+
+    code = "bad-trellis-size"
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits)
+        self.bits = bits
+
+    def __str__(self) -> str:
+        return f"A trellis of 2^{self.bits} states does not exist. Use {FEWEST_BITS} to {MOST_BITS} bits of state."
 
 
 class ForeignWriter(UsageError):
@@ -70,10 +87,20 @@ class Trellis:
     name: ClassVar[str] = "trellis"
     bits: int = 12
     tables: Tables = field(default_factory=Tables.default)
+    device: str = "cpu"  # where encoders search; a stream's bytes say nothing of it
+
+    def __post_init__(self) -> None:
+        if not FEWEST_BITS <= self.bits <= MOST_BITS:
+            raise BadTrellisSize(self.bits)
 
     @classmethod
     def from_parameters(
-        cls, parameters: bytes | None, *, effort: int = 5, tables: Tables | None = None
+        cls,
+        parameters: bytes | None,
+        *,
+        effort: int = 5,
+        tables: Tables | None = None,
+        device: str = "cpu",
     ) -> Trellis:
         """The coder a stream's header names, or with ``parameters`` None the one that ``effort`` asks for."""
         if parameters is None:
@@ -84,7 +111,7 @@ class Trellis:
             raise CorruptStream(f"the trellis coder has parameters {parameters.hex() or 'of no length'}")
         else:
             width = parameters[0]
-        return cls(bits=width, tables=tables or Tables.default())
+        return cls(bits=width, tables=tables or Tables.default(), device=device)
 
     @property
     def parameters(self) -> bytes:
@@ -96,14 +123,24 @@ class Trellis:
     def encode(
         self, writers: Sequence[Writer], targets: Sequence[Targets], scales: Sequence[Scales]
     ) -> list[Samples]:
-        """Code the next section of each writer's image; blocks run on as many threads as numba is set to use."""
+        """Code the next section of each writer's image; blocks run on as many threads as numba is set to use.
+
+        On a GPU all blocks of all images are searched by one launch.
+        """
         if not len(writers) == len(targets) == len(scales):
             raise InvalidPosterior(f"{len(writers)} writers, {len(targets)} targets and {len(scales)} scales")
         mine = [self._own(writer) for writer in writers]
         jobs = [_Job(self, target_N, scale_N) for target_N, scale_N in zip(targets, scales, strict=True)]
         for writer, job in zip(mine, jobs, strict=True):
             job.draw(_Draws(writer.seed, writer.next_section(), job.plan, self.bits))
-        _run([work for job in jobs for work in job.blocks()])
+        if self.device == "cpu":
+            _run([work for job in jobs for work in job.blocks()])
+        else:
+            from recbatch.rec.coders.score import scores
+            from recbatch.rec.kernels.viterbi.gpu import search_sections
+
+            search, _ = scores(self.tables)
+            search_sections([job.section() for job in jobs], self.bits, search, device=self.device)
         return [job.finish(writer) for writer, job in zip(mine, jobs, strict=True)]
 
     def reader(self, payload: bytes, *, seed: int = 0) -> Reader:
@@ -167,9 +204,7 @@ class _Job:
         from recbatch.rec.coders.score import scores
 
         search, _ = scores(self.tables)
-        scale_D = self.scale_N[self.plan.lattice_D]
-        e_D = self.target_N[self.plan.lattice_D]
-        e_D = np.where(self.draws.sign_D > 0, -e_D, e_D)
+        e_D, scale_D = self._lattice()
 
         def block(first: int, last: int) -> None:
             found = search_block(
@@ -180,6 +215,29 @@ class _Job:
                 raise RuntimeError(f"steps {first} to {last}: the trellis path is not closed")
 
         return [lambda first=a, last=b: block(first, last) for a, b in _blocks(self.plan.steps)]  # type: ignore[misc]
+
+    def section(self) -> Section:
+        """The same searches for a GPU."""
+        from recbatch.rec.kernels.viterbi.gpu import Section
+
+        e_D, scale_D = self._lattice()
+        return Section(
+            e_D=e_D,
+            scale_D=scale_D,
+            starts_T1=self.plan.starts_T1,
+            map_G=self.draws.map_G,
+            rotation_T=self.draws.rotation_T,
+            blocks=_blocks(self.plan.steps),
+            bit_T=self.bit_T,
+            code_T=self.code_T,
+            integer_D=self.integer_D,
+        )
+
+    def _lattice(self) -> tuple[NDArray[np.float32], Bytes]:
+        """Targets of the lattice dimensions, turned by their signs, in the kernel's unit; and their scale indices."""
+        unit = np.float32(UNITS_PER_NOISE)
+        e_D = self.target_N[self.plan.lattice_D] * np.where(self.draws.sign_D > 0, -unit, unit)
+        return e_D, self.scale_N[self.plan.lattice_D]
 
     def finish(self, writer: TrellisWriter) -> Samples:
         """Turn what was found into bits and symbols, and into samples."""

@@ -2,6 +2,9 @@
 
 Offsets span one step, so the point nearest to any target is, for every codeword, one of two neighbouring integers; and
 for a fixed integer the costs of all codewords lie side by side. No look-up, no rounding in the inner loop.
+
+Lengths (e, step, offsets) come in units of which UNITS_PER_NOISE are a noise deviation, so that half the squared error
+is r * r.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ Ints = NDArray[np.int64]
 
 PER_NAT = np.float32(64.0)  # metric units
 CANDIDATES = 4
+UNITS_PER_NOISE = math.sqrt(0.5)
 _HALF = np.float32(0.5)
 _LN2 = math.log(2.0)
 
@@ -69,29 +73,28 @@ def _terms(integer: int, e: float, step: float, shift: int, half: int) -> tuple[
 
 @jit
 def add_losses(
-    e: float, shrink: float, step: float, shift: int, offsets: Floats32, nats_K256: Floats32, tries: Ints,
-    total: Floats32,
+    e: float, shrink: float, step: float, shift: int, slot: int, offsets_XC: Floats32, nats_XKC: Floats32,
+    tries: Ints, total: Floats32,
 ) -> None:  # fmt: skip
     """Add one dimension's losses, per codeword the best candidate's, to ``total``; ``tries`` is scratch."""
-    half = nats_K256.shape[0] // 2 - 1
+    half = nats_XKC.shape[1] // 2 - 1
     count = candidates(e, shrink, step, tries)
     rest0, extra0, symbol0 = _terms(tries[0], e, step, shift, half)
     rest1, extra1, symbol1 = _terms(tries[1], e, step, shift, half)
-    nats0, nats1 = nats_K256[symbol0], nats_K256[symbol1]
-    if count == 2:
+    offsets, nats0, nats1 = offsets_XC[slot], nats_XKC[slot, symbol0], nats_XKC[slot, symbol1]
+    if count == 2 and extra0 == 0 and extra1 == 0:  # nearly all
         for c in range(256):
             r0, r1 = offsets[c] - rest0, offsets[c] - rest1
-            loss0, loss1 = _HALF * r0 * r0 + (nats0[c] + extra0), _HALF * r1 * r1 + (nats1[c] + extra1)
-            total[c] += min(loss0, loss1)
+            total[c] += min(r0 * r0 + nats0[c], r1 * r1 + nats1[c])
         return
     rest2, extra2, symbol2 = _terms(tries[2], e, step, shift, half)
     rest3, extra3, symbol3 = _terms(tries[count - 1], e, step, shift, half)
-    nats2, nats3 = nats_K256[symbol2], nats_K256[symbol3]
+    nats2, nats3 = nats_XKC[slot, symbol2], nats_XKC[slot, symbol3]
     for c in range(256):
         r0, r1 = offsets[c] - rest0, offsets[c] - rest1
-        loss0, loss1 = _HALF * r0 * r0 + (nats0[c] + extra0), _HALF * r1 * r1 + (nats1[c] + extra1)
+        loss0, loss1 = r0 * r0 + (nats0[c] + extra0), r1 * r1 + (nats1[c] + extra1)
         r2, r3 = offsets[c] - rest2, offsets[c] - rest3
-        loss2, loss3 = _HALF * r2 * r2 + (nats2[c] + extra2), _HALF * r3 * r3 + (nats3[c] + extra3)
+        loss2, loss3 = r2 * r2 + (nats2[c] + extra2), r3 * r3 + (nats3[c] + extra3)
         total[c] += min(min(loss0, loss1), min(loss2, loss3))
 
 
@@ -104,7 +107,7 @@ def choose(e: float, shrink: float, step: float, shift: int, offset: float, nats
     for n in range(candidates(e, shrink, step, tries)):
         cell = tries[n] >> shift
         r = offset + step * tries[n] - e
-        loss = 0.5 * r * r
+        loss = r * r
         if -half <= cell <= half:
             loss += nats_K256[cell + half, place]
         else:
@@ -123,11 +126,9 @@ def finish_row(total: Floats32, clip: int, units: NDArray[np.int32], row_512: ND
     for c in range(256):
         least = min(least, units[c])
     floor = np.int32(-clip)
-    for c in range(256):
-        units[c] = max(least - units[c], floor)
     for c in range(128):
-        row_512[c] = np.int16(units[c])
-        row_512[c + 256] = np.int16(units[c + 128])
+        row_512[c] = np.int16(max(least - units[c], floor))
+        row_512[c + 256] = np.int16(max(least - units[c + 128], floor))
     for c in range(128):
         row_512[c + 128] = row_512[c]
         row_512[c + 384] = row_512[c + 256]

@@ -28,6 +28,7 @@ Ints = NDArray[np.int64]
 SPREAD = 12000  # most that two metrics differ
 BARRED = np.int16(-12500)  # metric of a state that the path can't start from
 BARRIER_STEPS = 8  # steps between renormalisations
+WORD = 16  # steps whose survivors share a word
 
 
 class Scores(NamedTuple):
@@ -37,7 +38,7 @@ class Scores(NamedTuple):
     wide_S: Ints
     shift_S: Ints
     columns_S: Ints  # slots of the index, one per place in a group
-    step_S: Floats64  # units of noise
+    step_S: Floats64  # this and the offsets in the rows kernel's unit, as e_D
     shrink_S: Floats64  # sigma^2 / (1 + sigma^2)
     narrow_offsets_XC: Floats32
     narrow_nats_XKC: Floats32
@@ -45,38 +46,11 @@ class Scores(NamedTuple):
     wide_nats_XKC: Floats32
 
 
-class Work(NamedTuple):
-    """One thread's scratch memory."""
-
-    metric: Int16s
-    other: Int16s
-    best: Int16s
-    row: Int16s
-    total: Floats32
-    units: Index
-    tries: Ints
-
-
 @jit
 def code_of(state: int, map_G: Bytes, rotation: int, bits: int) -> int:
     """Codeword of a state: its low byte, turned by an even number; the state's top bit swaps it within its pair."""
     turned: int = state + map_G[(state >> 8) & (map_G.size - 1)] + rotation
     return (turned & 255) ^ (state >> (bits - 1))
-
-
-@jit
-def make_work(bits: int) -> Work:
-    """Scratch for a trellis of 2**bits states."""
-    states = 1 << bits
-    return Work(
-        np.empty(states, np.int16),
-        np.empty(states, np.int16),
-        np.empty(states >> 1, np.int16),
-        np.empty(512, np.int16),
-        np.empty(256, np.float32),
-        np.empty(256, np.int32),
-        np.empty(CANDIDATES, np.int64),
-    )
 
 
 @jit
@@ -98,10 +72,16 @@ def advance(
     half = best.size
     flag, none = np.uint16(1 << bit), np.uint16(0)
     low, high = metric[:half], metric[half:]
-    for j in range(half):
-        x, y = low[j], high[j]
-        best[j] = y if y > x else x
-        decision[j] |= flag if y > x else none
+    if bit == 0:  # what stood there before is of no account
+        for j in range(half):
+            x, y = low[j], high[j]
+            best[j] = y if y > x else x
+            decision[j] = flag if y > x else none
+    else:
+        for j in range(half):
+            x, y = low[j], high[j]
+            best[j] = y if y > x else x
+            decision[j] |= flag if y > x else none
     for run in range(2 * map_G.size):
         swapped = run >= map_G.size
         at = ((map_G[run - map_G.size if swapped else run] + rotation) & 255) >> 1
@@ -125,25 +105,56 @@ def renormalise(metric: Int16s) -> None:
 
 
 @jit
-def make_row(
-    e_D: Floats32, scale_D: Bytes, begin: int, end: int, scores: Scores, clip: int, work: Work
-) -> None:
-    """The row of the step that covers dimensions ``begin`` to ``end``, into ``work.row``."""
-    work.total[:] = np.float32(0)
-    for d in range(begin, end):
-        k = scale_D[d]
-        slot = scores.slot_S[k] + min(d - begin, scores.columns_S[k] - 1)
-        if scores.wide_S[k]:
-            add_losses(
-                np.float64(e_D[d]), scores.shrink_S[k], scores.step_S[k], scores.shift_S[k],
-                scores.wide_offsets_XC[slot], scores.wide_nats_XKC[slot], work.tries, work.total,
-            )  # fmt: skip
-        else:
-            add_losses(
-                np.float64(e_D[d]), scores.shrink_S[k], scores.step_S[k], scores.shift_S[k],
-                scores.narrow_offsets_XC[slot], scores.narrow_nats_XKC[slot], work.tries, work.total,
-            )  # fmt: skip
-    finish_row(work.total, clip, work.units, work.row)
+def sweep(
+    steps_N: Index, metric: Int16s, decisions: Uint16s, bits: int, e_D: Floats32, scale_D: Bytes, starts_T1: Index,
+    map_G: Bytes, rotation_T: Bytes, scores: Scores,
+) -> Int16s:  # fmt: skip
+    """Metrics after these steps, from ``metric``, which is used up; fills in the survivors.
+
+    Rows of WORD steps are made at a time: scores and metrics do not fit the first cache together.
+    """
+    # handing the tuple on for every step would take as long as a row itself
+    (
+        slot_S,
+        wide_S,
+        shift_S,
+        columns_S,
+        step_S,
+        shrink_S,
+        narrow_offsets,
+        narrow_nats,
+        wide_offsets,
+        wide_nats,
+    ) = scores
+    clip = SPREAD // bits
+    other, best = np.empty_like(metric), np.empty(metric.size >> 1, np.int16)
+    rows = np.empty((WORD, 512), np.int16)
+    total, units, tries = np.empty(256, np.float32), np.empty(256, np.int32), np.empty(CANDIDATES, np.int64)
+    for begin in range(0, steps_N.size, WORD):
+        count = min(WORD, steps_N.size - begin)
+        for n in range(count):
+            t = steps_N[begin + n]
+            total[:] = np.float32(0)
+            for d in range(starts_T1[t], starts_T1[t + 1]):
+                k = scale_D[d]
+                slot = slot_S[k] + min(d - starts_T1[t], columns_S[k] - 1)
+                e = np.float64(e_D[d])
+                if wide_S[k]:
+                    add_losses(
+                        e, shrink_S[k], step_S[k], shift_S[k], slot, wide_offsets, wide_nats, tries, total
+                    )
+                else:
+                    add_losses(
+                        e, shrink_S[k], step_S[k], shift_S[k], slot, narrow_offsets, narrow_nats, tries, total
+                    )
+            finish_row(total, clip, units, rows[n])
+        for n in range(count):
+            rotation = rotation_T[steps_N[begin + n]]
+            advance(metric, best, other, decisions[begin // WORD], n, rows[n], map_G, rotation)
+            metric, other = other, metric
+            if n % BARRIER_STEPS == BARRIER_STEPS - 1:
+                renormalise(metric)
+    return metric
 
 
 @jit
@@ -171,39 +182,42 @@ def search_block(
     (never expected).
     """
     steps = last - first
-    clip = SPREAD // bits
-    work = make_work(bits)
-    metric, other = work.metric, work.other
-    states = np.empty(max(steps, 1), np.int32)
+    metric = np.empty(1 << bits, np.int16)
     start, end = 0, -1
     if steps >= bits:
         around = min(steps // 2, 4 * bits)
-        decisions = np.zeros(((2 * around + 15) >> 4, work.best.size), np.uint16)
+        order_N = np.empty(2 * around, np.int32)
+        for n in range(around):
+            order_N[n], order_N[around + n] = last - around + n, first + n
+        decisions = np.empty(((2 * around + WORD - 1) // WORD, metric.size >> 1), np.uint16)
         metric[:] = 0
-        for n in range(2 * around):
-            t = last - around + n if n < around else first + n - around
-            make_row(e_D, scale_D, starts_T1[t], starts_T1[t + 1], scores, clip, work)
-            advance(metric, work.best, other, decisions[n >> 4], n & 15, work.row, map_G, rotation_T[t])
-            metric, other = other, metric
-            if n % BARRIER_STEPS == BARRIER_STEPS - 1:
-                renormalise(metric)
+        metric = sweep(order_N, metric, decisions, bits, e_D, scale_D, starts_T1, map_G, rotation_T, scores)
         junction = np.empty(2 * around, np.int32)
         trace(decisions, 2 * around, np.argmax(metric), bits, junction)
         start = end = int(junction[around - 1])
-    decisions = np.zeros(((steps + 15) >> 4, work.best.size), np.uint16)
+    order_N = np.arange(first, last).astype(np.int32)
+    decisions = np.empty(((steps + WORD - 1) // WORD, metric.size >> 1), np.uint16)
     metric[:] = BARRED
     metric[start] = 0
-    for n in range(steps):
-        t = first + n
-        make_row(e_D, scale_D, starts_T1[t], starts_T1[t + 1], scores, clip, work)
-        advance(metric, work.best, other, decisions[n >> 4], n & 15, work.row, map_G, rotation_T[t])
-        metric, other = other, metric
-        if n % BARRIER_STEPS == BARRIER_STEPS - 1:
-            renormalise(metric)
+    metric = sweep(order_N, metric, decisions, bits, e_D, scale_D, starts_T1, map_G, rotation_T, scores)
     if end < 0:
         end = int(np.argmax(metric))
+    states = np.empty(max(steps, 1), np.int32)
     if trace(decisions, steps, end, bits, states) != start:
         return False
+    (
+        slot_S,
+        wide_S,
+        shift_S,
+        columns_S,
+        step_S,
+        shrink_S,
+        narrow_offsets,
+        narrow_nats,
+        wide_offsets,
+        wide_nats,
+    ) = scores
+    tries = np.empty(CANDIDATES, np.int64)
     for n in range(steps):
         t = first + n
         s = states[n]
@@ -212,18 +226,15 @@ def search_block(
         place, begin = place_of(c), starts_T1[t]
         for d in range(begin, starts_T1[t + 1]):
             k = scale_D[d]
-            slot = scores.slot_S[k] + min(d - begin, scores.columns_S[k] - 1)
-            e, shrink, step, shift = (
-                np.float64(e_D[d]),
-                scores.shrink_S[k],
-                scores.step_S[k],
-                scores.shift_S[k],
-            )
-            if scores.wide_S[k]:
-                offset, nats = scores.wide_offsets_XC[slot, place], scores.wide_nats_XKC[slot]
+            slot = slot_S[k] + min(d - begin, columns_S[k] - 1)
+            e = np.float64(e_D[d])
+            if wide_S[k]:
+                offset, nats = wide_offsets[slot, place], wide_nats[slot]
             else:
-                offset, nats = scores.narrow_offsets_XC[slot, place], scores.narrow_nats_XKC[slot]
-            integer_D[d] = choose(e, shrink, step, shift, np.float64(offset), nats, place, work.tries)
+                offset, nats = narrow_offsets[slot, place], narrow_nats[slot]
+            integer_D[d] = choose(
+                e, shrink_S[k], step_S[k], shift_S[k], np.float64(offset), nats, place, tries
+            )
     return True
 
 
