@@ -12,6 +12,7 @@ from recbatch.codec import lossy
 from recbatch.codec.decoder import Decoder
 from recbatch.codec.original import keep
 from recbatch.codec.quality import ms_ssim, psnr
+from recbatch.codec.refine import STEPS_OF_EFFORT
 from recbatch.codec.types import Encoded, Settings, Source
 from recbatch.errors import ImageError, RecbatchError
 from recbatch.images import KeepOriginal, Metadata, Picture, read_picture
@@ -55,7 +56,10 @@ class ImageCodec:
             return
         data = weights if weights is not None else model_weights(settings.model)[1]
         self._model = PhotoModel.from_bytes(data, device=device)
-        self._coder = rec.coder(settings.coder, effort=settings.effort, tables=lossy.tables_of(self._model))
+        self._coder = rec.coder(
+            settings.coder, effort=settings.effort, tables=lossy.tables_of(self._model), device=device
+        )
+        self._steps = STEPS_OF_EFFORT.get(settings.effort, 0)
         self._decoder = Decoder(lambda head: data, device=device)
 
     def warm_up(self) -> None:
@@ -111,7 +115,9 @@ class ImageCodec:
         if not batch:
             return {}
         try:
-            coded = lossy.encode([p for _, p in batch], self._model, self._coder, self.settings.level)
+            coded = lossy.encode(
+                [p for _, p in batch], self._model, self._coder, self.settings.level, steps=self._steps
+            )
         except RecbatchError as e:
             if len(batch) == 1:
                 return {batch[0][0]: e}

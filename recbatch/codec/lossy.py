@@ -9,7 +9,9 @@ flattened in C order, those of a pass after its mask.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -20,6 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recbatch import rec, stream
+from recbatch.codec import calibration
+from recbatch.codec.calibration import Calibration
+from recbatch.codec.refine import expected_samples, refined
 from recbatch.errors import CorruptData, CorruptStream
 from recbatch.images import Picture, decode_alpha, encode_alpha, pack_metadata, parse_metadata
 from recbatch.models.photo import STRIDE, PhotoModel, Prior, samples
@@ -57,6 +62,8 @@ class Job:
     z: Tensor  # [N, h/4, w/4]
     writer: Writer
     samples: Tensor  # int32 [1, M, h, w] in 1/UNIT: what the decoder will have
+    calibration: Calibration
+    tuning_s: float = 0.0  # spent on calibration and refinement
     kl_bits: float = 0.0
     parameters: xxhash.xxh3_64 = field(default_factory=xxhash.xxh3_64)
     latents: xxhash.xxh3_64 = field(default_factory=xxhash.xxh3_64)
@@ -69,32 +76,58 @@ class Coded:
     data: bytes
     kl_bits: float
     bits: Bits
+    tuning_s: float  # of the encoder, beside networks and search: calibration and refinement
 
 
-def encode(pictures: Sequence[Picture], model: PhotoModel, coder: Coder, level: int) -> list[Coded]:
-    """Encode pictures of any sizes at one rate level."""
+def encode(
+    pictures: Sequence[Picture], model: PhotoModel, coder: Coder, level: int, *, steps: int = 0
+) -> list[Coded]:
+    """Encode pictures of any sizes at one rate level; ``steps`` as in ``encode_latents``."""
     out = []
-    for job in encode_latents(pictures, model, coder, level):
+    for job in encode_latents(pictures, model, coder, level, steps=steps):
         payload = job.writer.finish()
         data = stream.pack(_stream(job, payload, model, coder, level))
-        out.append(Coded(data, job.kl_bits, job.writer.bits))
+        out.append(Coded(data, job.kl_bits, job.writer.bits, job.tuning_s))
     return out
 
 
-def encode_latents(pictures: Sequence[Picture], model: PhotoModel, coder: Coder, level: int) -> list[Job]:
-    """Everything but the packing: the samples of all pictures, sent to their writers."""
+def encode_latents(
+    pictures: Sequence[Picture],
+    model: PhotoModel,
+    coder: Coder,
+    level: int,
+    *,
+    calibrate: bool = True,
+    steps: int = 0,
+) -> list[Job]:
+    """Everything but the packing: the samples of all pictures, sent to their writers.
+
+    Without ``calibrate`` the coder gets the scale indices just as the networks give them; ``steps`` of refinement are
+    made before each pass (``refine``).
+    """
     jobs = []
+    channels = model.config.latent
+    tables = tables_of(model) or rec.Tables.default()
     for picture in pictures:
         y, z = model.analyse(_padded(picture), level)
-        jobs.append(Job(picture, y[0], z[0], coder.writer(), torch.empty(0)))
+        shifts = Calibration.none(channels)
+        jobs.append(Job(picture, y[0], z[0], coder.writer(), torch.empty(0), shifts))
 
-    def send(latents: list[Tensor], priors: list[Prior], masks: list[Tensor | None]) -> list[Tensor]:
-        """Code what the masks select; samples with their means, zero elsewhere."""
+    def send(
+        latents: list[Tensor], priors: list[Prior], masks: list[Tensor | None], which: int | None = None
+    ) -> list[Tensor]:
+        """Code what the masks select; samples with their means, zero elsewhere. ``which`` pass, None: not one."""
         targets, scales = [], []
         for job, x, prior, mask in zip(jobs, latents, priors, masks, strict=True):
             e = _select(x - prior.mean[0].float() / MEANS_PER_UNIT, mask).numpy()
             index = _select(prior.index[0], mask).numpy()
             job.kl_bits += kl_bits(e, index)
+            if which is not None and mask is not None and calibrate:
+                with _clocked(job):
+                    channel_N, shift_PM = _channels(mask), job.calibration.shift_PM
+                    before_M = shift_PM[0] if which else None
+                    shift_PM[which] = calibration.choose(e, index, channel_N, tables, channels, before_M)
+                    index = job.calibration.apply(index, channel_N, which)
             targets.append(e)
             scales.append(index)
         residuals = coder.encode([job.writer for job in jobs], targets, scales)
@@ -105,9 +138,19 @@ def encode_latents(pictures: Sequence[Picture], model: PhotoModel, coder: Coder,
     )
     firsts = [model.first_prior(z, level) for z in z_samples]
     masks = [model.mask(*job.y.shape[1:]) for job in jobs]
-    y_first = send([job.y for job in jobs], [prior for prior, _, _ in firsts], list(masks))
+    if steps:
+        for job, first, mask in zip(jobs, firsts, masks, strict=True):
+            with _clocked(job):
+                _refine_all(job, model, level, first, mask, steps)
+    y_first = send([job.y for job in jobs], [prior for prior, _, _ in firsts], list(masks), 0)
     seconds = [model.second_prior(y, h, raw, level) for y, (_, h, raw) in zip(y_first, firsts, strict=True)]
-    y_second = send([job.y for job in jobs], seconds, [~m for m in masks])
+    if steps:
+        for job, y0, prior, mask in zip(jobs, y_first, seconds, masks, strict=True):
+            size = job.picture.pixels.shape[:2]
+            y = job.y[None]
+            with _clocked(job):
+                job.y = refined(model, y, _padded(job.picture), size, level, prior, steps, y0, ~mask[None])[0]
+    y_second = send([job.y for job in jobs], seconds, [~m for m in masks], 1)
 
     for job, z, y0, y1, first, second in zip(
         jobs, z_samples, y_first, y_second, firsts, seconds, strict=True
@@ -116,6 +159,25 @@ def encode_latents(pictures: Sequence[Picture], model: PhotoModel, coder: Coder,
         _update(job.parameters, first[0], second)
         _update_samples(job.latents, z, job.samples)
     return jobs
+
+
+@contextmanager
+def _clocked(job: Job) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    job.tuning_s += time.perf_counter() - start
+
+
+def _refine_all(
+    job: Job, model: PhotoModel, level: int, first: tuple[Prior, Tensor, Tensor], mask: Tensor, steps: int
+) -> None:
+    """Refine all latents of a job, the prior of pass 1 guessed from what pass 0 will send on average."""
+    prior, h, raw = first
+    y = job.y[None]
+    likely = torch.where(mask, expected_samples(y, prior), 0)
+    other = model.second_prior(likely, h, raw, level)
+    both = Prior(torch.where(mask, prior.mean, other.mean), torch.where(mask, prior.index, other.index))
+    job.y = refined(model, y, _padded(job.picture), job.picture.pixels.shape[:2], level, both, steps)[0]
 
 
 def decode(parsed: stream.Stream, model: PhotoModel, coder: Coder) -> Picture:
@@ -143,13 +205,14 @@ def decode_latents(parsed: stream.Stream, model: PhotoModel, coder: Coder) -> Te
         raise CorruptStream(f"rate level {parsed.level} does not exist")
     height, width = (-(-side // STRIDE) for side in (parsed.height, parsed.width))
     reader = coder.reader(parsed.sections[stream.SECTION_LATENTS])
+    shifts = Calibration.parse(parsed.sections.get(stream.SECTION_CALIBRATION, b""), model.config.latent)
     parameters, latents = xxhash.xxh3_64(), xxhash.xxh3_64()
     z = _receive(reader, model.hyper_prior(1, height, width), None)
     first, h, raw = model.first_prior(z, parsed.level)
     mask = model.mask(4 * height, 4 * width)
-    y0 = _receive(reader, first, mask)
+    y0 = _receive(reader, first, mask, shifts, 0)
     second = model.second_prior(y0, h, raw, parsed.level)
-    y = y0 + _receive(reader, second, ~mask)
+    y = y0 + _receive(reader, second, ~mask, shifts, 1)
     reader.finish()
     _update(parameters, first, second)
     _update_samples(latents, z, y)
@@ -188,8 +251,19 @@ def _scatter(prior: Prior, mask: Tensor | None, residual: NDArray[np.int32]) -> 
     return torch.where(mask, samples(prior, full), 0)
 
 
-def _receive(reader: Reader, prior: Prior, mask: Tensor | None) -> Tensor:
-    return _scatter(prior, mask, reader.decode(_select(prior.index[0], mask).numpy()))
+def _receive(
+    reader: Reader, prior: Prior, mask: Tensor | None, shifts: Calibration | None = None, which: int = 0
+) -> Tensor:
+    index = _select(prior.index[0], mask).numpy()
+    if shifts is not None and mask is not None:
+        index = shifts.apply(index, _channels(mask), which)
+    return _scatter(prior, mask, reader.decode(index))
+
+
+def _channels(mask: Tensor) -> NDArray[np.int16]:
+    """Channel of each dimension that a mask selects, in its order."""
+    counts = mask.sum((1, 2)).numpy()
+    return np.repeat(np.arange(len(counts), dtype=np.int16), counts)
 
 
 def _update(digest: xxhash.xxh3_64, *priors: Prior) -> None:
@@ -216,6 +290,8 @@ def _stream(job: Job, payload: bytes, model: PhotoModel, coder: Coder, level: in
     metadata = pack_metadata(picture.metadata)
     if metadata:
         sections[stream.SECTION_METADATA] = metadata
+    if shifts := job.calibration.pack():
+        sections[stream.SECTION_CALIBRATION] = shifts
     return stream.Stream(
         codec=CODEC_LOSSY,
         mode=picture.mode,

@@ -24,6 +24,7 @@ from recbatch.models.prior import SAMPLES_PER_MEAN, mean_and_index
 
 STRIDE = 64  # images are padded to multiples of this
 STRIP_PIXELS = 4_000_000
+GRADIENT_PIXELS = 1_000_000  # of a strip where gradients are kept: they need several times the memory
 HALO = 128  # rows; analysis reaches 70 pixels to each side, synthesis 76
 ARCHITECTURE = "photo/1"
 EXACT_LAYERS = ("up1", "up2", "features", "first", "context", "mix", "second")
@@ -41,12 +42,12 @@ class Strip:
     rows: int
 
 
-def strips(height: int, width: int) -> Iterator[Strip]:
+def strips(height: int, width: int, pixels: int = STRIP_PIXELS) -> Iterator[Strip]:
     """Cut a picture so that the float networks need bounded memory; one strip where it is small enough.
 
     Strips overlap by more than the networks reach, so the cut changes nothing but rounding.
     """
-    own = max(STRIDE, STRIP_PIXELS // width // STRIDE * STRIDE)
+    own = max(STRIDE, pixels // width // STRIDE * STRIDE)
     for top in range(0, height, own):
         low, bottom = max(0, top - HALO), min(height, top + own)
         yield Strip(low, min(height, bottom + HALO), top - low, bottom - top)
@@ -120,6 +121,42 @@ class PhotoModel:
             parts.append(y[:, :, strip.skip // 16 : (strip.skip + strip.rows) // 16])
         y = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
         return y.cpu(), self._net.hyper_analysis(y).cpu()
+
+    def error_gradient(
+        self, y: Tensor, pixels: NDArray[np.uint8], size: tuple[int, int], level: int
+    ) -> Tensor:
+        """Gradient by latents y (float32 [1, M, H/16, W/16]) of the error that their synthesis leaves.
+
+        The error is squared, in grey levels, averaged over colours and summed over the ``size`` (height, width) of
+        the picture proper; ``pixels`` [1, H, W, 3] are padded.
+        """
+        gradient = torch.zeros_like(y)
+        height, width = size
+        for strip in strips(pixels.shape[1], pixels.shape[2], GRADIENT_PIXELS):
+            rows = slice(strip.low // 16, strip.high // 16)
+            part = (
+                y[:, :, rows]
+                .to(self.device)
+                .contiguous(memory_format=torch.channels_last)
+                .requires_grad_(True)
+            )
+            top = strip.low + strip.skip
+            bottom = min(top + strip.rows, height)
+            if bottom <= top:
+                continue
+            x = (
+                torch.from_numpy(pixels[:, top:bottom, :width].copy())
+                .to(self.device)
+                .permute(0, 3, 1, 2)
+                .float()
+            )
+            with torch.enable_grad():
+                restored = self._net.pixels(part, self._levels(level, 1))
+                restored = restored[:, :, strip.skip : strip.skip + bottom - top, :width]
+                error = ((255 * restored - x) ** 2).sum() / 3
+                (found,) = torch.autograd.grad(error, part)
+            gradient[:, :, rows] += found.cpu()
+        return gradient
 
     # -- both sides: integers -----------------------------------------------------------------------------
 
