@@ -1,11 +1,13 @@
 """Measurements: every figure in docs/benchmarks.md comes from one of these functions.
 
     lossy_benchmark   rate and quality of the whole codec, from files, beside other codecs' curves
-    rec_benchmark     the index coders on one model's real latents, beside quantisation and exact posterior samples
+    rec_benchmark     the index coders on a model's real latents and on synthetic ones, beside quantisation and exact
+                      posterior samples
     speed_benchmark   the whole job beside JPEG XL and AVIF, peak memory, and where the time goes
 
 Each takes a folder of images, returns a frozen result with ``to_dict()`` (the JSON of ``recbatch bench``), and
-prints nothing; ``render`` makes tables and plots of the results. Needs the extra ``recbatch[bench]``.
+prints nothing; ``render``, ``rec_render`` and ``rec_plot`` make tables and plots of the results. Needs the extra
+``recbatch[bench]``.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from recbatch.bench import extras
 extras.need("scipy")
 
 from recbatch.bench.lossy import LossyResult, lossy_benchmark  # noqa: E402
-from recbatch.bench.rec import RecResult, rec_benchmark  # noqa: E402
+from recbatch.bench.rec import rec_benchmark  # noqa: E402
+from recbatch.bench.rec_rows import RecResult  # noqa: E402
 from recbatch.bench.speed import SpeedResult, speed_benchmark  # noqa: E402
 
 BENCHMARKS = {"lossy": lossy_benchmark, "rec": rec_benchmark, "speed": speed_benchmark}

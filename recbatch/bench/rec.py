@@ -1,321 +1,179 @@
-"""Index coders on a model's real latents: overhead over the KL, and rate at equal PSNR.
+"""Every index coder on the same latents: overhead over the KL, rate at equal PSNR, speed.
 
-Every coder gets the same pictures and networks; its own samples go through its own context and synthesis. Coders with
-streams are measured by their files, decoded from their bytes. Exact posterior samples and entropy-coded scalar
-quantisation have no stream here: they cost their ideal code length and the container of the trellis's file.
+Real latents are a model's, of a folder of images at several rate levels; synthetic ones are Gaussian, of a known law
+(``synthetic``). Every coder gets the same pictures and networks, and its own samples go through its own context and
+synthesis. All but exact posterior samples are measured by payloads that decode (``rec_measure``).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Protocol
 
-import numba
-import numpy as np
+import torch
 
-from recbatch import rec, stream
-from recbatch.bench.bd import rate_at
-from recbatch.bench.ecsq import EcsqCoder
-from recbatch.bench.ideal import IdealCoder, PosteriorCoder
+from recbatch.bench import synthetic
 from recbatch.bench.inputs import Image, load_images, load_weights
-from recbatch.bench.recording import RecordingCoder, Section
-from recbatch.codec import lossy
-from recbatch.codec.quality import psnr
+from recbatch.bench.rec_contestants import DEFAULT_EFFORTS as DEFAULT_EFFORTS
+from recbatch.bench.rec_contestants import Contestant, Key, contestants
+from recbatch.bench.rec_measure import Coders, Measured, Step, run_images, run_pieces
+from recbatch.bench.rec_progress import Progress, Say
+from recbatch.bench.rec_rows import RecResult, RecRow, rows_of
+from recbatch.errors import UsageError
 from recbatch.models.photo import PhotoModel
-from recbatch.rec.base import Coder
-from recbatch.rec.yardstick import LN2, Yardstick, measure
 
 DEFAULT_LEVELS = (4, 12, 20)
-DEFAULT_EFFORT = 5
-IREC_PRESETS = ((5, "lossy"), (9, "lossless"))  # effort chooses; the paper's two settings
-BATCH = 8  # images in one search
-
-Progress = Callable[[str], None]
+DEFAULT_MODEL = "photo-s"
+PIECES = 16  # of each kind of synthetic latents: excess within about a quarter of a point
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contestant:
-    """One coder with its setting; ``few`` says that it is slow and runs on some images only."""
-
-    coder: str
-    effort: int
-    setting: str
-    few: bool = False
-    ideal: bool = False
+class Latents(Protocol):
+    """Something to measure on."""
 
     @property
-    def key(self) -> tuple[str, int]:
-        return self.coder, self.effort
+    def name(self) -> str: ...
+
+    @property
+    def levels(self) -> Sequence[int | None]: ...
+
+    @property
+    def kind(self) -> str:
+        """Latents of one kind take a coder about equally long."""
+        ...
+
+    def measure(self, contestant: Contestant, level: int | None, step: Step) -> Measured: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """One image, one level, one coder."""
+class RealLatents:
+    """Those of pictures."""
 
-    image: str
-    pixels: int
-    file_bits: int
-    side_bits: int
-    coded: int  # dimensions with a prior of more than a point
-    psnr: float
-    yardstick: Yardstick
+    name: str
+    levels: Sequence[int]
+    images: Sequence[Image]
+    few: Sequence[Image]  # for slow coders
+    net: PhotoModel
+    coders: Coders
+    containers: dict[tuple[int, str], int] = field(default_factory=dict)  # bytes by level and image
 
+    @property
+    def kind(self) -> str:
+        return "real"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecRow:
-    """One coder at one level, over its images. Fractions, not percent; ``rate_vs_*`` are of bits at equal PSNR."""
-
-    coder: str
-    effort: int
-    setting: str
-    default: bool
-    ideal: bool  # code lengths are ideal, not of a file
-    latents: str
-    images: int
-    level: int
-    rate: float  # bpp of the file
-    kl_rate: float  # bpp of the KL
-    eq: float
-    excess: float
-    bits_per_dim: float
-    side_share: float  # of the file's bits, all that is neither index nor symbol, container included
-    error_mean: float  # of (z - posterior mean) / posterior deviation
-    error_variance: float
-    psnr: float
-    psnr_loss: float | None = None  # dB below exact posterior samples
-    rate_vs_posterior: float | None = None
-    rate_vs_irec: float | None = None
-    rate_vs_ecsq: float | None = None
-    nats_per_s: float = 0.0
-    s_per_megapixel: float = 0.0
-    threads: int = 1
-    device: str = "cpu"
+    def measure(self, contestant: Contestant, level: int | None, step: Step) -> Measured:
+        images = self.few if contestant.few else self.images
+        return run_images(self.coders, contestant, images, self.net, level or 0, self.containers, step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecResult:
-    """All rows, by coder and then by level."""
+class SyntheticLatents:
+    """Pieces of one law."""
 
-    model: str
-    digest: str
-    images: int
-    irec_images: int
-    rows: tuple[RecRow, ...]
+    name: str
+    pieces: int
+    few: int
+    size: int
+    coders: Coders
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    @property
+    def levels(self) -> Sequence[None]:
+        return (None,)
 
-    def means(self) -> list[RecRow]:
-        """One row per coder: overheads and comparisons averaged over the levels; ``level`` is -1."""
-        out = []
-        for key in dict.fromkeys((row.coder, row.effort) for row in self.rows):
-            rows = [row for row in self.rows if (row.coder, row.effort) == key]
-            names = [name for name in _AVERAGED if all(getattr(row, name) is not None for row in rows)]
-            average = {name: float(np.mean([getattr(row, name) for row in rows])) for name in names}
-            out.append(replace(rows[0], level=-1, **average))  # type: ignore[arg-type]
-        return out
+    @property
+    def kind(self) -> str:
+        return "synthetic"
 
-
-_AVERAGED = (
-    *(
-        "rate",
-        "kl_rate",
-        "eq",
-        "excess",
-        "bits_per_dim",
-        "side_share",
-        "error_mean",
-        "error_variance",
-        "psnr",
-    ),
-    *("psnr_loss", "rate_vs_posterior", "rate_vs_irec", "rate_vs_ecsq", "nats_per_s", "s_per_megapixel"),
-)
+    def measure(self, contestant: Contestant, level: int | None, step: Step) -> Measured:
+        numbers = range(self.few if contestant.few else self.pieces)
+        return run_pieces(self.coders, contestant, self.name, numbers, self.size, step)
 
 
 def rec_benchmark(
-    folder: str | Path,
+    folder: str | Path | None = None,
     *,
-    model: str = "photo-s",
+    model: str = DEFAULT_MODEL,
     levels: Sequence[int] = DEFAULT_LEVELS,
-    efforts: Sequence[int] = (DEFAULT_EFFORT,),
+    efforts: Sequence[int] = DEFAULT_EFFORTS,
+    coders: Sequence[str] | None = None,
     images: int | None = None,
-    irec_images: int = 3,
-    latents: str | None = None,
-    progress: Progress | None = None,
+    slow_images: int = 3,
+    with_synthetic: bool = True,
+    piece_size: int = synthetic.SIZE,
+    progress: Say | None = None,
 ) -> RecResult:
-    """Measure trellis, iREC (both published settings), exact posterior samples and scalar quantisation.
+    """Measure the shipped coders, the baselines and exact posterior samples.
 
     Args:
-        folder: images, one model pass each; smaller ones than 64 pixels a side say little.
+        folder: images; smaller ones than 64 pixels a side say little. None: synthetic latents only.
         levels: rate levels; two at least for the comparisons at equal PSNR.
-        efforts: of the trellis.
-        images: only so many, spread over the folder.
-        irec_images: iREC is slow; it runs on so many, comparisons with it are on those. 0: not at all.
-        latents: what to call these latents in the rows; the folder's name by default.
+        efforts: of the shipped coders; iREC runs with its two published settings instead.
+        coders: only these, and those that others are compared with; None means all.
+        images: only so many, spread over the folder, and so many pieces of synthetic latents at most.
+        slow_images: images, and pieces, for the slow coders; comparisons with them are on those. 0: leave them out.
+        with_synthetic: measure on synthetic latents.
+        piece_size: dimensions of a piece of them.
+
+    Raises:
+        NoImages, UnknownModel, UsageError (nothing to measure on, an unknown coder), BadEffort.
     """
-    say = progress or (lambda _: None)
-    chosen = load_images(folder, images)
-    few = {image.name for image in load_images(folder, irec_images)} if irec_images else set()
-    few &= {image.name for image in chosen}
-    few = few or {image.name for image in chosen[:irec_images]}
-    net = PhotoModel.from_bytes(load_weights(model))
-    contestants = [
-        *(Contestant(coder="trellis", effort=effort, setting=f"effort {effort}") for effort in efforts),
-        Contestant(coder="posterior", effort=0, setting="exact", ideal=True),
-        Contestant(coder="ecsq", effort=0, setting="RDO", ideal=True),
-    ]
-    if few:
-        contestants += [
-            Contestant(coder="irec", effort=effort, setting=setting, few=True)
-            for effort, setting in IREC_PRESETS
-        ]
-    measured: dict[tuple[str, int], dict[int, list[Sample]]] = {}
-    seconds: dict[tuple[str, int, int], float] = {}
-    for level in levels:
-        container: dict[str, int] = {}
-        for contestant in contestants:
-            mine = [image for image in chosen if not contestant.few or image.name in few]
-            samples, spent = run(contestant, mine, net, level, container)
-            measured.setdefault(contestant.key, {})[level] = samples
-            seconds[(*contestant.key, level)] = spent
-            say(f"level {level}: {contestant.coder} ({contestant.setting}), {len(mine)} images")
-    name = latents or Path(folder).resolve().name
-    rows = [
-        row(contestant, level, measured, seconds[(*contestant.key, level)], name, efforts)
-        for contestant in contestants
-        for level in levels
-    ]
+    if folder is None and not with_synthetic:
+        raise UsageError(
+            "There are no latents to measure on. Give a folder of images, or allow synthetic latents."
+        )
+    everyone = contestants(efforts, coders, slow=slow_images > 0)
+    load, ready = os.getloadavg()[0], Coders()
+    sources: list[Latents] = []
+    real = None
+    if folder is not None:
+        real = _real_latents(folder, images, slow_images, levels, model, ready)
+        sources.append(real)
+    pieces = min(PIECES, images or PIECES) if with_synthetic else 0
+    few = min(slow_images, pieces)
+    for name in synthetic.LAWS if with_synthetic else ():
+        sources.append(SyntheticLatents(name=name, pieces=pieces, few=few, size=piece_size, coders=ready))
     return RecResult(
-        model=net.name, digest=net.digest.hex(), images=len(chosen), irec_images=len(few), rows=tuple(rows)
+        model=real.net.name if real else None,
+        digest=real.net.digest.hex() if real else None,
+        images=len(real.images) if real else 0,
+        slow_images=len(real.few) if real else few,
+        pieces=pieces,
+        load_average=load,
+        cores=os.cpu_count() or 1,
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        rows=tuple(_rows(sources, everyone, Progress(progress))),
     )
 
 
-def run(
-    contestant: Contestant, images: Sequence[Image], net: PhotoModel, level: int, container: dict[str, int]
-) -> tuple[list[Sample], float]:
-    """Samples of one coder at one level, and the seconds of its search.
-
-    ``container`` maps an image to the bytes around its payload; coders with streams fill it in, others read it.
-    """
-    coder = make_coder(contestant, net)
-    recorder = RecordingCoder(coder)
-    passing = cast(Coder, recorder)  # its number and name are its coder's
-    out = []
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        pictures = [image.picture for image in batch]
-        if contestant.ideal:
-            jobs = lossy.encode_latents(pictures, net, passing, level)
-            for image, job, section in zip(batch, jobs, recorder.take(), strict=True):
-                bits = 8 * (len(job.writer.finish()) + container[image.name])
-                pixels = net.synthesise(job.samples, level)[0, : image.picture.height, : image.picture.width]
-                side = bits - job.writer.bits.symbols
-                quality = psnr(image.picture.pixels, pixels)
-                out.append(_sample(image, section, bits, side, quality))
-            continue
-        coded = lossy.encode(pictures, net, passing, level)
-        for image, one, section in zip(batch, coded, recorder.take(), strict=True):
-            parsed = stream.parse(one.data)
-            container.setdefault(image.name, len(one.data) - len(parsed.sections[stream.SECTION_LATENTS]))
-            restored = lossy.decode(parsed, net, coder)
-            bits = 8 * len(one.data)
-            side = bits - one.bits.index - one.bits.symbols
-            out.append(_sample(image, section, bits, side, psnr(image.picture.pixels, restored.pixels)))
-    return out, recorder.seconds
+def _rows(sources: Sequence[Latents], everyone: Sequence[Contestant], progress: Progress) -> list[RecRow]:
+    """Measure all that is to be measured, coder after coder at each level."""
+    for latents in sources:
+        for contestant in everyone:
+            progress.expect((contestant.key, latents.kind), len(latents.levels))
+    rows: list[RecRow] = []
+    for latents in sources:
+        measured: dict[Key, dict[int | None, Measured]] = {one.key: {} for one in everyone}
+        for level in latents.levels:
+            place = latents.name if level is None else f"{latents.name}, level {level}"
+            for one in everyone:
+                with progress.part((one.key, latents.kind), f"{place}: {one.label}") as step:
+                    measured[one.key][level] = latents.measure(one, level, step)
+        rows += rows_of(latents.name, everyone, measured)
+    return rows
 
 
-def make_coder(contestant: Contestant, net: PhotoModel) -> Coder | IdealCoder:
-    tables = lossy.tables_of(net)
-    if contestant.coder == "posterior":
-        return PosteriorCoder()
-    if contestant.coder == "ecsq":
-        return EcsqCoder(tables)
-    return rec.coder(contestant.coder, effort=contestant.effort, tables=tables)
-
-
-def _sample(image: Image, section: Section, bits: int, side: int, quality: float) -> Sample:
-    return Sample(
-        image=image.name,
-        pixels=image.pixels,
-        file_bits=bits,
-        side_bits=side,
-        coded=int(np.count_nonzero(section.scale_N)),
-        psnr=quality,
-        yardstick=measure(section.target_N, section.scale_N, section.sample_N, bits),
+def _real_latents(
+    folder: str | Path, images: int | None, slow: int, levels: Sequence[int], model: str, coders: Coders
+) -> RealLatents:
+    chosen = load_images(folder, images)
+    count = min(slow, len(chosen))
+    return RealLatents(
+        name=Path(folder).resolve().name,
+        levels=list(dict.fromkeys(levels)),
+        images=chosen,
+        few=[chosen[n * len(chosen) // count] for n in range(count)],
+        net=PhotoModel.from_bytes(load_weights(model)),
+        coders=coders,
     )
-
-
-def row(
-    contestant: Contestant,
-    level: int,
-    measured: dict[tuple[str, int], dict[int, list[Sample]]],
-    seconds: float,
-    latents: str,
-    efforts: Sequence[int],
-) -> RecRow:
-    """Sums over the coder's images at one level, and comparisons image by image."""
-    samples = measured[contestant.key][level]
-    marks = [s.yardstick for s in samples]
-    pixels, bits = _total(s.pixels for s in samples), _total(s.file_bits for s in samples)
-    kl_bits = _total(y.kl_bits for y in marks)
-    coded = _total(s.coded for s in samples)
-    weight = [s.coded / coded for s in samples]
-    loss = None
-    if exact := measured.get(("posterior", 0)):
-        there = {s.image: s.psnr for s in exact[level]}
-        loss = float(np.mean([there[s.image] - s.psnr for s in samples]))
-    return RecRow(
-        coder=contestant.coder,
-        effort=contestant.effort,
-        setting=contestant.setting,
-        default=contestant.coder == "trellis" and contestant.effort == DEFAULT_EFFORT,
-        ideal=contestant.ideal,
-        latents=latents,
-        images=len(samples),
-        level=level,
-        rate=float(np.mean([s.file_bits / s.pixels for s in samples])),
-        kl_rate=float(np.mean([s.yardstick.kl_bits / s.pixels for s in samples])),
-        eq=bits / _total(y.equal_quality_bits for y in marks) - 1,
-        excess=(bits - _total(y.realised_bits for y in marks)) / kl_bits,
-        bits_per_dim=bits / coded,
-        side_share=_total(s.side_bits for s in samples) / bits,
-        error_mean=_total(w * y.error_mean for w, y in zip(weight, marks, strict=True)),
-        error_variance=_total(w * y.error_variance for w, y in zip(weight, marks, strict=True)),
-        psnr=float(np.mean([s.psnr for s in samples])),
-        psnr_loss=loss,
-        rate_vs_posterior=rate_against(measured, contestant.key, ("posterior", 0), level),
-        rate_vs_irec=rate_against(measured, contestant.key, ("irec", IREC_PRESETS[1][0]), level),
-        rate_vs_ecsq=rate_against(measured, contestant.key, ("ecsq", 0), level),
-        nats_per_s=kl_bits * LN2 / seconds if seconds > 0 else 0.0,
-        s_per_megapixel=1e6 * seconds / pixels,
-        threads=numba.get_num_threads(),
-    )
-
-
-def rate_against(
-    measured: dict[tuple[str, int], dict[int, list[Sample]]],
-    mine: tuple[str, int],
-    other: tuple[str, int],
-    level: int,
-) -> float | None:
-    """Bits over the other coder's at the PSNR that mine has at this level, minus one; mean over common images."""
-    if other not in measured or mine == other:
-        return None
-    curves: dict[str, list[tuple[float, int]]] = {}
-    for samples in measured[other].values():
-        for s in samples:
-            curves.setdefault(s.image, []).append((s.psnr, s.file_bits))
-    logs = []
-    for s in measured[mine][level]:
-        if len(curve := curves.get(s.image, [])) < 2:
-            continue
-        qualities, rates = zip(*curve, strict=True)
-        logs.append(math.log(s.file_bits / rate_at(s.psnr, qualities, rates)))
-    return math.expm1(float(np.mean(logs))) if logs else None
-
-
-def _total(values: Iterable[float]) -> float:
-    return math.fsum(values)

@@ -1,4 +1,4 @@
-"""Results as tables for people, and as plots."""
+"""Results of ``lossy`` and ``speed`` as tables for people, and as plots; ``rec_render`` has those of ``rec``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from rich.text import Text
 from recbatch.bench.bd import MS_SSIM_RANGES, PSNR_RANGES, BdRate, Curve
 from recbatch.bench.extras import need
 from recbatch.bench.lossy import LossyResult
-from recbatch.bench.rec import RecResult, RecRow
 from recbatch.bench.speed import SpeedResult
 
 SHOWN_ANCHORS = (
@@ -58,7 +57,7 @@ def lossy_tables(result: LossyResult, *, every: bool = False) -> RenderableType:
 
 
 def _rates(result: LossyResult) -> Table:
-    table = _table(
+    table = table_of(
         f"{result.images} images, model {result.digest[:12]}, {result.coder}, effort {result.effort}",
         "level|bpp file|bpp archive|bpp KL|over KL %|side %|PSNR dB|MS-SSIM|MS-SSIM dB",
     )
@@ -66,13 +65,13 @@ def _rates(result: LossyResult) -> Table:
         table.add_row(
             str(row.level),
             f"{row.bpp:.4f}",
-            _number(row.archive_bpp, 4),
+            number(row.archive_bpp, 4),
             f"{row.kl_bpp:.4f}",
             f"{100 * row.overhead:+.2f}",
             f"{100 * row.side_share:.2f}",
             f"{row.psnr:.3f}",
-            _number(row.ms_ssim, 5),
-            _number(row.ms_ssim_db, 3),
+            number(row.ms_ssim, 5),
+            number(row.ms_ssim_db, 3),
         )
     return table
 
@@ -83,7 +82,7 @@ def _comparisons(result: LossyResult) -> Table:
         *(f"archive {_range(*bounds)}" for bounds in PSNR_RANGES[:1]),
         *(f"MS-SSIM {_range(*bounds)}" for bounds in MS_SSIM_RANGES),
     ]
-    table = _table(
+    table = table_of(
         "BD-rate in %, over dB (negative: fewer bits); * published, not measured here; part: of the range",
         "|".join(["against", *heads]),
     )
@@ -100,7 +99,7 @@ def _images(result: LossyResult) -> Table:
     level = result.levels[len(result.levels) // 2].level
     ranges = "|".join(f"BD {_range(*bounds)}" for bounds in PSNR_RANGES)
     heads = f"image|{ranges}|bpp at level {level}|PSNR dB|MS-SSIM"
-    table = _table("Each image, BD-rate % against JPEG 4:2:0", heads)
+    table = table_of("Each image, BD-rate % against JPEG 4:2:0", heads)
     by_image = {row.image: row for row in result.rows if row.level == level}
     for image in result.per_image:
         row = by_image[image.image]
@@ -109,49 +108,13 @@ def _images(result: LossyResult) -> Table:
             *(_bd(rate, bounds) for rate, bounds in zip(image.psnr, PSNR_RANGES, strict=True)),
             f"{row.bpp:.3f}",
             f"{row.psnr:.2f}",
-            _number(row.ms_ssim, 4),
+            number(row.ms_ssim, 4),
         )
     return table
 
 
-def rec_tables(result: RecResult) -> RenderableType:
-    heads = "coder|n|level|bpp|EQ %|excess %|side %|var|PSNR|loss dB|vs exact|vs iREC|vs ECSQ|s/MP"
-    table = _table(f"Index coders, model {result.digest[:12]}; rates at equal PSNR", heads)
-    for row in result.rows:
-        _rec_row(table, row, str(row.level))
-    table.add_section()
-    for row in result.means():
-        _rec_row(table, row, "mean")
-    notes = Text(
-        "n images; var: of (z - posterior mean) / posterior deviation; vs: bits at equal PSNR, %, on the images that "
-        "both ran on. Files, decoded from their bytes, container counted; of posterior and ecsq the ideal code lengths "
-        "and the same container."
-    )
-    return Group(table, notes)
-
-
-def _rec_row(table: Table, row: RecRow, level: str) -> None:
-    table.add_row(
-        f"{row.coder}, {row.setting}",
-        str(row.images),
-        level,
-        f"{row.rate:.4f}",
-        f"{100 * row.eq:+.2f}",
-        f"{100 * row.excess:+.2f}",
-        f"{100 * row.side_share:.2f}",
-        f"{row.error_variance:.3f}",
-        f"{row.psnr:.3f}",
-        _number(row.psnr_loss, 3),
-        *(
-            "-" if x is None else f"{100 * x:+.2f}"
-            for x in (row.rate_vs_posterior, row.rate_vs_irec, row.rate_vs_ecsq)
-        ),
-        "-" if row.ideal else f"{row.s_per_megapixel:.2f}",
-    )
-
-
 def speed_tables(result: SpeedResult) -> RenderableType:
-    table = _table(
+    table = table_of(
         f"{result.images} images, {result.megapixels:.1f} MP, {result.workers} processes; load average before: "
         f"{result.load_average:.1f}",
         "job|MP/s|MP/s without start|seconds|start s|bpp|PSNR dB",
@@ -180,7 +143,7 @@ def speed_tables(result: SpeedResult) -> RenderableType:
         f"Peak memory: {peak.together / 1e6:,.0f} MB all processes together (shared pages once), driver "
         f"{peak.driver / 1e6:,.0f} MB, largest other process {peak.largest_child / 1e6:,.0f} MB."
     )
-    stages = _table("Where the time goes, one thread", "stage|s/MP|share %")
+    stages = table_of("Where the time goes, one thread", "stage|s/MP|share %")
     total = sum(result.stages.values())
     for name, seconds in result.stages.items():
         stages.add_row(name, f"{seconds:.4f}", f"{100 * seconds / total:.1f}")
@@ -219,30 +182,8 @@ def lossy_plot(result: LossyResult, anchors: Sequence[Curve], path: str | Path) 
     figure.savefig(path, dpi=120)
 
 
-def rec_plot(result: RecResult, path: str | Path) -> None:
-    """Overhead at equal quality against the time of the search."""
-    need("matplotlib")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for mean in result.means():
-        rows = [row for row in result.rows if (row.coder, row.effort) == (mean.coder, mean.effort)]
-        axes.plot(
-            [row.s_per_megapixel for row in rows],
-            [100 * row.eq for row in rows],
-            "o--" if mean.ideal else "o-",
-            label=f"{mean.coder}, {mean.setting}",
-        )
-    axes.set_xscale("log")
-    axes.set_xlabel("seconds per megapixel, search")
-    axes.set_ylabel("bits over the KL at equal quality, %")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
-
-
-def _table(title: str, heads: str) -> Table:
+def table_of(title: str, heads: str) -> Table:
+    """An empty table; ``heads`` are separated by bars, and words stand on the left."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for n, head in enumerate(heads.split("|")):
         left = n == 0 or head == "setting"
@@ -250,7 +191,7 @@ def _table(title: str, heads: str) -> Table:
     return table
 
 
-def _number(value: float | None, places: int) -> str:
+def number(value: float | None, places: int) -> str:
     return "-" if value is None else f"{value:.{places}f}"
 
 

@@ -27,12 +27,15 @@ Examples:
   recbatch bench lossy photos/ --images 4 --level 8 --level 16 --json
 """
 
-REC_HELP = """The index coders on a model's real latents: overhead over the relative entropy, speed.
+REC_HELP = """Every index coder on the same latents: overhead over the relative entropy, rate at equal PSNR, speed.
+
+With FOLDER on a model's real latents and on synthetic ones, without it on synthetic ones only.
 
 \b
 Examples:
-  recbatch bench rec kodak/
-  recbatch bench rec photos/ --images 4 --effort 3 --effort 5
+  recbatch bench rec kodak/ --plot rec.png
+  recbatch bench rec photos/ --images 4 --coder trellis --effort 3 --effort 5 --every-level
+  recbatch bench rec --coder trellis --json
 """
 
 SPEED_HELP = """Megapixels a second of the whole job beside JPEG XL and AVIF, peak memory, where the time goes.
@@ -60,8 +63,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(bench_app, name="bench", help=HELP)
 
 
-def talk(*, as_json: bool, quiet: bool) -> Callable[[str], None] | None:
-    return None if as_json or quiet else lambda line: typer.echo(line, err=True)
+def talk(*, quiet: bool) -> Callable[[str], None] | None:
+    """Progress goes to standard error, where it is in no result's way."""
+    return None if quiet else lambda line: typer.echo(line, err=True)
 
 
 def show(result: Any, tables: Callable[[], Any], *, as_json: bool) -> None:
@@ -107,7 +111,7 @@ def lossy(
         anchors=anchors,
         images=images,
         archive=archive,
-        progress=talk(as_json=as_json, quiet=quiet),
+        progress=talk(quiet=quiet),
     )
     if plot is not None:
         render.lossy_plot(result, bd.load_anchors(anchors) if anchors else [], plot)
@@ -116,36 +120,51 @@ def lossy(
 
 @bench_app.command("rec", help=REC_HELP)
 def rec(
-    folder: Folder,
+    folder: Annotated[
+        str | None, typer.Argument(metavar="FOLDER", help="Folder of images.", show_default=False)
+    ] = None,
     levels: Levels = None,
+    coders: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--coder", metavar="NAME", help="Only this coder and what it is compared with; may be repeated."
+        ),
+    ] = None,
     efforts: Annotated[
         list[int] | None,
         typer.Option("--effort", min=1, max=9, metavar="1..9", help="Search effort; may be repeated."),
     ] = None,
     images: Images = None,
-    irec_images: Annotated[
-        int, typer.Option("--irec-images", min=0, metavar="N", help="Images for iREC, which is slow.")
+    slow_images: Annotated[
+        int,
+        typer.Option("--slow-images", min=0, metavar="N", help="Images for slow coders; 0 leaves these out."),
     ] = 3,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic/--no-synthetic", help="Measure on synthetic latents, too.")
+    ] = True,
+    every: Annotated[bool, typer.Option("--every-level", help="A row for each level.")] = False,
     model: options.Model = options.DEFAULT_MODEL,
     plot: Plot = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    from recbatch.bench import rec, render
+    from recbatch.bench import rec, rec_plot, rec_render
 
     result = rec.rec_benchmark(
         folder,
         model=model,
         levels=levels or rec.DEFAULT_LEVELS,
-        efforts=efforts or (rec.DEFAULT_EFFORT,),
+        efforts=efforts or rec.DEFAULT_EFFORTS,
+        coders=coders,
         images=images,
-        irec_images=irec_images,
-        progress=talk(as_json=as_json, quiet=quiet),
+        slow_images=slow_images,
+        with_synthetic=synthetic,
+        progress=talk(quiet=quiet),
     )
     if plot is not None:
-        render.rec_plot(result, plot)
-    show(result, lambda: render.rec_tables(result), as_json=as_json)
+        rec_plot.rec_plot(result, plot)
+    show(result, lambda: rec_render.rec_tables(result, every_level=every), as_json=as_json)
 
 
 @bench_app.command("speed", help=SPEED_HELP)
@@ -171,6 +190,6 @@ def speed(
         effort=effort,
         workers=workers,
         repeats=repeats,
-        progress=talk(as_json=as_json, quiet=quiet),
+        progress=talk(quiet=quiet),
     )
     show(result, lambda: render.speed_tables(result), as_json=as_json)

@@ -9,8 +9,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numba
 import pytest
 from rich.console import Console, RenderableType
 
@@ -21,7 +23,11 @@ from recbatch.bench import (
     SpeedResult,
     lossy_benchmark,
     rec_benchmark,
+    rec_contestants,
+    rec_plot,
+    rec_render,
     render,
+    synthetic,
 )
 from recbatch.bench.bd import PSNR_RANGES, Curve, Point
 from recbatch.bench.inputs import NoImages, load_images, load_weights
@@ -29,8 +35,16 @@ from recbatch.bench.lossy import jpeg_curve
 from recbatch.bench.memory import Peak, PeakMemory, descendants
 from recbatch.bench.others import SETTINGS, encode_file
 from recbatch.bench.profile import Clock, profile
+from recbatch.bench.rec_contestants import DEFAULT_EFFORTS, contestants
+from recbatch.bench.rec_measure import Measured, Sample
+from recbatch.bench.rec_progress import Progress, duration
+from recbatch.bench.rec_rows import RecRow, rate_against
 from recbatch.bench.speed import Job
+from recbatch.errors import UsageError
 from recbatch.models.weights import UnknownModel
+from recbatch.rec.coders.registry import NUMBERS
+from recbatch.rec.coders.trellis import Trellis
+from recbatch.rec.yardstick import measure
 
 
 def text(renderable: RenderableType) -> str:
@@ -48,8 +62,33 @@ def lossy(folder: Path, model: str, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def rec(folder: Path, model: str) -> RecResult:
-    return rec_benchmark(folder, model=model, levels=(6, 20), irec_images=1)
+def quick_baselines() -> Iterator[None]:
+    """Baselines that need no design: a small trellis stands in for scalar quantisation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rec_contestants, "BASELINES", {"ecsq": None, "tcq8": None})
+        patch.setattr(
+            rec_contestants, "baseline", lambda name, tables: Trellis.from_parameters(b"\x09", tables=tables)
+        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def rec(folder: Path, model: str, quick_baselines: None, said: list[str]) -> RecResult:
+    return rec_benchmark(
+        folder, model=model, levels=(6, 20), efforts=(5,), coders=["trellis", "irec"], images=2, slow_images=1,
+        piece_size=1500, progress=said.append,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def measured_rows(rec: RecResult) -> list[RecRow]:
+    """One thread, real latents."""
+    return [row for row in rec.rows if row.level is not None and (row.threads, row.device) == (1, "cpu")]
 
 
 def test_every_bit_of_a_file_is_counted_once(lossy: LossyResult) -> None:
@@ -105,38 +144,174 @@ def test_jpeg_of_an_image_is_a_rising_curve(folder: Path) -> None:
     assert len(quality) > 10
 
 
-def test_every_coder_is_measured_at_every_level(rec: RecResult) -> None:
-    coders = {("trellis", 5), ("posterior", 0), ("ecsq", 0), ("irec", 5), ("irec", 9)}
-    assert {(row.coder, row.effort) for row in rec.rows} == coders
-    assert len(rec.rows) == 2 * len(coders)
-    assert [row.coder for row in rec.rows if row.default] == ["trellis"] * 2
-    assert all(row.images == (1 if row.coder == "irec" else 2) for row in rec.rows)
-    assert {row.latents for row in rec.rows} == {rec.rows[0].latents}
+CODERS = {("trellis", 5), ("irec", 5), ("irec", 9), ("ecsq", None), ("posterior", None)}
 
 
-def test_exact_samples_are_the_yardstick_of_all(rec: RecResult) -> None:
-    for row in rec.rows:
+def test_every_coder_is_measured_at_every_level(measured_rows: list[RecRow], folder: Path) -> None:
+    assert {row.key for row in measured_rows} == CODERS
+    assert len(measured_rows) == 2 * len(CODERS)
+    assert [row.key for row in measured_rows if row.default] == [("trellis", 5)] * 2
+    assert all(row.images == (1 if row.coder == "irec" else 2) for row in measured_rows)
+    assert {row.latents for row in measured_rows} == {folder.name}
+    assert {row.level for row in measured_rows} == {6, 20}
+
+
+def test_every_coder_is_measured_on_every_kind_of_synthetic_latents(rec: RecResult) -> None:
+    for name in synthetic.LAWS:
+        rows = [row for row in rec.rows if row.latents == name and (row.threads, row.device) == (1, "cpu")]
+        assert {row.key for row in rows} == CODERS
+        for row in rows:
+            assert row.level is row.psnr is row.psnr_loss is row.s_per_megapixel is None
+            assert row.rate_vs_posterior is row.rate_vs_irec is row.rate_vs_ecsq is None
+            assert row.bits_per_dim >= row.rate > 0  # dimensions that are not coded count for the rate only
+            assert (row.nats_per_s is None) == row.ideal
+
+
+def test_exact_samples_are_the_yardstick_of_all(
+    rec: RecResult, measured_rows: list[RecRow], folder: Path
+) -> None:
+    for row in measured_rows:
         if row.coder == "posterior":
+            assert row.ideal
             assert row.psnr_loss == 0
-            assert row.rate_vs_posterior is None
+            assert row.rate_vs_posterior is row.s_per_megapixel is row.speed_vs_irec is None
             assert row.error_variance == pytest.approx(1, abs=0.1)
         else:
             assert row.rate_vs_posterior is not None
-            assert row.ideal or row.s_per_megapixel > 0
-    trellis, irec = (next(row for row in rec.means() if row.coder == name) for name in ("trellis", "irec"))
+            assert row.s_per_megapixel is not None
+            assert row.s_per_megapixel > 0
+            assert row.decode_s_per_megapixel is not None
+    means = {row.key: row for row in rec.means() if row.latents == folder.name and row.threads == 1}
+    trellis, irec = means["trellis", 5], means["irec", 9]
     assert trellis.rate_vs_irec is not None
     assert trellis.rate_vs_irec < 0
+    assert trellis.rate_vs_ecsq is not None
     assert trellis.eq < irec.eq
-    assert trellis.level == -1
+    assert trellis.level is irec.rate_vs_irec is None
+    assert irec.speed_vs_irec == pytest.approx(1)
 
 
-def test_the_coders_table_and_plot(rec: RecResult, tmp_path: Path) -> None:
-    shown = text(render.rec_tables(rec))
-    assert "trellis, effort 5" in shown
-    assert "mean" in shown
-    assert json.loads(json.dumps(rec.to_dict()))["rows"][0]["coder"] == "trellis"
-    render.rec_plot(rec, tmp_path / "rec.png")
-    assert (tmp_path / "rec.png").stat().st_size > 1000
+def test_other_threads_repeat_the_rates_and_have_times_of_their_own(rec: RecResult) -> None:
+    others = [row for row in rec.rows if row.device == "cpu" and row.threads == 2]
+    if numba.get_num_threads() < 2:
+        assert not others
+        return
+    assert {row.key for row in others} == {key for key in CODERS if key[0] in NUMBERS}
+    by_place = {(row.latents, row.key, row.level, row.threads): row for row in rec.rows}
+    for row in others:
+        one = by_place[row.latents, row.key, row.level, 1]
+        assert (row.rate, row.eq, row.psnr, row.side_share) == (one.rate, one.eq, one.psnr, one.side_share)
+        assert row.nats_per_s not in (None, one.nats_per_s)
+
+
+def test_a_run_says_what_it_does(said: list[str], rec: RecResult, folder: Path) -> None:
+    parts = len(CODERS) * (2 + len(synthetic.LAWS))
+    assert len(said) == parts
+    assert said[0].startswith(f"1/{parts} {folder.name}, level 6: trellis, effort 5; ")
+    assert "synthetic uniform: irec, lossless" in " ".join(said)
+    assert "left" in said[-1]
+
+
+def test_the_coders_table_and_plot(rec: RecResult, folder: Path, tmp_path: Path) -> None:
+    shown = text(rec_render.rec_tables(rec))
+    assert "trellis 5 *" in shown
+    assert f"{folder.name}: latents of 2 images" in shown
+    assert "mean of levels 6, 20" in shown
+    assert "irec lossless" in shown
+    assert all(f"{name}\n" in shown.replace(" \n", "\n") or name in shown for name in synthetic.LAWS)
+    assert "…" not in shown
+    every = text(rec_render.rec_tables(rec, every_level=True))
+    assert len(every.splitlines()) > len(shown.splitlines())
+    assert "mean" in every
+    rec_plot.rec_plot(rec, tmp_path / "rec.png")
+    assert (tmp_path / "rec.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_coders_rows_are_json(rec: RecResult) -> None:
+    document = json.loads(json.dumps(rec.to_dict(), allow_nan=False))
+    assert document["images"] == document["pieces"] == 2
+    assert document["slow_images"] == 1
+    wanted = (
+        "coder effort default latents rate eq excess bits_per_dim side_share psnr_loss rate_vs_posterior rate_vs_irec "
+        "rate_vs_ecsq nats_per_s s_per_megapixel threads device setting images level kl_rate error_mean "
+        "error_variance psnr ideal"
+    )
+    assert all(set(wanted.split()) <= row.keys() for row in document["rows"])
+
+
+def test_a_table_for_a_gpu_has_a_column_for_it(rec: RecResult) -> None:
+    rows = [
+        dataclasses.replace(row, device="cuda")
+        for row in rec.rows
+        if row.coder == "trellis" and row.threads == 1
+    ]
+    shown = text(rec_render.rec_tables(dataclasses.replace(rec, gpu="a device", rows=(*rec.rows, *rows))))
+    assert "GPU" in shown
+    assert "a device" in shown
+    assert "…" not in shown
+
+
+def test_a_run_can_be_limited_but_not_its_references() -> None:
+    everyone = contestants()
+    assert [one.key for one in everyone if one.coder == "trellis"] == [
+        ("trellis", n) for n in DEFAULT_EFFORTS
+    ]
+    assert {one.coder for one in everyone} == set(rec_contestants.names())
+    assert [one.key for one in everyone if one.default] == [("trellis", 5)]
+    some = contestants([5, 5], ["tcq8"])
+    assert {one.key for one in some} == {("tcq8", None), *rec_contestants.REFERENCES}
+    assert not any(one.few for one in contestants(slow=False))
+    with pytest.raises(UsageError, match="no coder 'zip'"):
+        contestants(coders=["zip"])
+    with pytest.raises(UsageError, match="no latents"):
+        rec_benchmark(with_synthetic=False)
+
+
+def test_bits_at_equal_psnr_by_hand() -> None:
+    one = synthetic.piece("synthetic uniform", 0, 50)
+    mark = measure(one.target_N, one.scale_N, one.scale_N.astype("int32"), 100)
+
+    def at(*points: tuple[str, float, int]) -> Measured:
+        samples = [
+            Sample(
+                image=i, pixels=9, dimensions=9, coded=9, bits=bits, side_bits=0, psnr=quality, yardstick=mark
+            )
+            for i, quality, bits in points
+        ]
+        return Measured(samples=samples)
+
+    # the other doubles its bits every 2 dB; mine has 30 % fewer on one image and 40 % more on the other
+    other = {1: at(("a", 30.0, 100), ("b", 31.0, 100)), 2: at(("a", 32.0, 200), ("b", 33.0, 200))}
+    mine = {1: at(("a", 32.0, 140), ("b", 31.0, 140), ("c", 40.0, 1))}
+    measured = {("mine", None): mine, ("other", None): other}
+    got = rate_against(measured, ("mine", None), ("other", None), 1)
+    assert got == pytest.approx((0.7 * 1.4) ** 0.5 - 1)
+    assert rate_against(measured, ("other", None), ("other", None), 1) is None
+    assert rate_against(measured, ("mine", None), ("third", None), 1) is None
+    assert rate_against(measured, ("other", None), ("mine", None), 1) is None  # one point is no curve
+
+
+def test_progress_foresees_what_it_has_seen() -> None:
+    now, said = [0.0], list[str]()
+    progress = Progress(said.append, clock=lambda: now[0])
+    for kind, parts in (("fast", 2), ("slow", 2)):
+        progress.expect(kind, parts)
+    for kind, seconds in (("fast", 5), ("slow", 100), ("fast", 7), ("slow", 100)):
+        with progress.part(kind, f"the {kind} one") as step:
+            step(1, 4)
+            now[0] += seconds / 2
+            step(2, 4)
+            now[0] += seconds / 2
+            step(4, 4)
+    assert said == [
+        "1/4 the fast one; 0 s so far",
+        "2/4 the slow one; 5 s so far",
+        "2/4 the slow one: 2 of 4; 55 s so far",
+        "3/4 the fast one; 1 min 45 s so far, about 1 min 45 s left",
+        "4/4 the slow one; 1 min 52 s so far, about 1 min 40 s left",
+        "4/4 the slow one: 2 of 4; 2 min 42 s so far, about 1 min 40 s left",
+    ]
+    assert duration(7620) == "2 h 07 min"
 
 
 def test_stages_add_up_and_inner_ones_are_taken_off() -> None:

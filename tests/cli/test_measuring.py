@@ -50,7 +50,12 @@ def test_train_lossy_builds_the_recipe(run: Run, tmp_path: Path, monkeypatch: py
     ("name", "arguments", "handed"),
     [
         ("lossy", ["--level", "4", "--level", "9", "--no-archive"], {"levels": [4, 9], "archive": False}),
-        ("rec", ["--effort", "3", "--images", "2"], {"efforts": [3], "images": 2}),
+        ("rec", ["--effort", "3", "--images", "2"], {"efforts": [3], "images": 2, "with_synthetic": True}),
+        (
+            "rec",
+            ["--coder", "irec", "--coder", "tcq8", "--slow-images", "1", "--no-synthetic"],
+            {"coders": ["irec", "tcq8"], "slow_images": 1, "with_synthetic": False},
+        ),
         ("speed", ["--repeats", "1", "--level", "3"], {"repeats": 1, "level": 3}),
     ],
 )
@@ -67,6 +72,30 @@ def test_bench_hands_its_options_on(
     assert outcome.lines() == [{"event": "report", "schema": 1, "figure": 7}]
     assert stand.arguments["folder"] == "folder"
     assert handed.items() <= stand.arguments.items()
+
+
+def test_bench_rec_needs_latents_of_some_kind(run: Run) -> None:
+    outcome = run("bench", "rec", "--no-synthetic")
+    assert outcome.status == 2
+    assert "no latents" in outcome.err
+
+
+def test_bench_rec_without_a_folder_measures_synthetic_latents(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recbatch.bench import rec
+
+    stand = Stand(rec.rec_benchmark, Result())
+    monkeypatch.setattr(rec, "rec_benchmark", stand)
+    assert run("bench", "rec", "--json").status == 0
+    assert stand.arguments["folder"] is None
+    assert stand.arguments["with_synthetic"] is True
+
+
+def test_bench_rec_knows_its_coders(run: Run) -> None:
+    outcome = run("bench", "rec", "--coder", "zip")
+    assert outcome.status == 2
+    assert "posterior" in outcome.err
 
 
 @pytest.mark.parametrize("name", ["lossy", "rec", "speed"])
