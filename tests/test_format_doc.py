@@ -53,9 +53,9 @@ def test_the_containers_numbers() -> None:
     text = section("Bytes")
     assert stream.MAGIC.hex(" ") in text
     kinds = {
-        row[0]: row[1] for row in rows_of(text) if row[0] in ("latents", "alpha", "metadata", "residual")
+        row[0]: row[1] for row in rows_of(text) if row[0] in ("latents", "alpha", "metadata", "residual", "calibration")
     }
-    assert kinds == {"latents": "1", "alpha": "2", "metadata": "3", "residual": "4"}
+    assert kinds == {"latents": "1", "alpha": "2", "metadata": "3", "residual": "4", "calibration": "5"}
     assert (stream.SECTION_LATENTS, stream.SECTION_ALPHA) == (1, 2)
     assert (stream.SECTION_METADATA, stream.SECTION_RESIDUAL) == (3, 4)
     assert f"Kinds {stream.FIRST_ANCILLARY_SECTION} to {stream.LAST_SECTION} may be passed over" in text

@@ -1,0 +1,129 @@
+"""The exact networks, in int64.
+
+Shapes: channels first. O outputs and I inputs of a layer, H x W positions, K x K taps.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .weights import Weights
+
+# fmt: off
+THRESHOLDS = np.array([
+    2, 6, 10, 15, 19, 24, 30, 35, 41, 47, 54, 61, 68, 76, 84, 93, 102, 112, 123, 134, 146, 158, 171,
+    185, 200, 216, 232, 250, 268, 288, 309, 331, 355, 380, 406, 434, 464, 495, 528, 563, 600, 640, 682,
+    726, 773, 823, 876, 931, 991, 1053, 1120, 1190, 1264, 1343, 1427, 1516, 1610, 1709, 1815, 1926,
+    2045, 2170, 2303, 2443, 2592, 2750, 2918, 3095, 3283, 3482, 3693, 3916, 4153, 4403, 4669, 4950,
+    5248, 5564, 5899, 6253, 6629, 7027, 7449, 7895, 8369, 8870, 9401, 9964, 10560, 11192, 11861, 12570,
+    13322, 14117, 14961, 15854, 16801, 17803, 18866, 19991, 21184, 22447, 23786, 25204, 26707, 28298,
+    29985, 31772, 33665, 35670, 37795, 40046, 42431, 44958, 47635, 50472, 53477, 56660, 60033, 63607,
+    67393, 71404, 75654, 80156, 84926, 89980, 95334,
+])
+MULTIPLIERS = [
+    2613, 2835, 3076, 3337, 3621, 3929, 4263, 4625, 5018, 5445, 5908, 6410, 6955, 7546, 8187, 8883,
+    9638, 10458, 11347, 12311, 13357, 14493, 15725, 17061, 18512, 20085, 21792, 23645, 25654, 27835,
+    30201, 32768,
+]
+# fmt: on
+LEVELS = len(MULTIPLIERS)
+LAYERS = ("up1", "up2", "features", "first", "context", "mix", "second")
+MAX_SUM = 2**24 - 1
+
+
+def compand(sample: np.ndarray) -> np.ndarray:
+    """Samples of any size to -127..127."""
+    return np.sign(sample) * np.searchsorted(THRESHOLDS, np.abs(sample), side="right")
+
+
+def shuffle(x_CHW: np.ndarray) -> np.ndarray:
+    """Four channels to one of twice the height and width."""
+    channels, height, width = x_CHW.shape
+    x_CabHW = x_CHW.reshape(channels // 4, 2, 2, height, width)
+    return x_CabHW.transpose(0, 3, 1, 4, 2).reshape(channels // 4, 2 * height, 2 * width)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution with integer rounding."""
+
+    weight_OIKK: np.ndarray
+    bias_LO: np.ndarray
+    shift_O: np.ndarray
+    ranges: tuple[int, int, int, int]
+
+    def check(self) -> None:
+        """The bounds under which float arithmetic is exact too."""
+        in_low, in_high, _, _ = self.ranges
+        assert -128 <= in_low <= in_high <= 255
+        assert np.abs(self.weight_OIKK).max() <= 127
+        assert self.bias_LO.shape[0] in (1, LEVELS)
+        assert (self.shift_O >= 0).all()
+        assert (self.shift_O <= 20).all()
+        sums_O = np.abs(self.weight_OIKK).sum(axis=(1, 2, 3)) * max(abs(in_low), abs(in_high))
+        assert (sums_O + np.abs(self.bias_LO).max(axis=0) + self.half_O <= MAX_SUM).all()
+
+    @property
+    def half_O(self) -> np.ndarray:
+        """What makes the shift round to nearest."""
+        return (1 << self.shift_O) >> 1
+
+    def __call__(self, x_IHW: np.ndarray, level: int, addend: np.ndarray | int = 0) -> np.ndarray:
+        """Plane to plane of the same size [O, H, W]; the taps are not mirrored."""
+        assert self.ranges[0] <= x_IHW.min()
+        assert x_IHW.max() <= self.ranges[1]
+        taps = self.weight_OIKK.shape[-1]
+        _, height, width = x_IHW.shape
+        margin = (taps - 1) // 2
+        padded = np.pad(x_IHW, ((0, 0), (margin, margin), (margin, margin)))
+        acc = np.zeros((len(self.weight_OIKK), height, width), np.int64)
+        for a in range(taps):
+            for b in range(taps):
+                seen = padded[:, a : a + height, b : b + width]
+                acc += np.einsum("oi,ihw->ohw", self.weight_OIKK[:, :, a, b], seen)
+        bias_O = self.bias_LO[level if len(self.bias_LO) > 1 else 0]
+        acc += (bias_O + self.half_O)[:, None, None]
+        return np.clip((acc >> self.shift_O[:, None, None]) + addend, self.ranges[2], self.ranges[3])
+
+
+class Networks:
+    """What gives the priors of the latents."""
+
+    def __init__(self, weights: Weights) -> None:
+        exact = {name.removeprefix("exact."): array for name, array in weights.tensors.items()}
+        self.hyper_mean_N = exact["hyper_mean"].astype(np.int64)
+        self.hyper_index_N = exact["hyper_index"].astype(np.int64)
+        self.layers = {name: load_layer(exact, name) for name in LAYERS}
+        for layer in self.layers.values():
+            layer.check()
+
+    def features(self, z_Nhw: np.ndarray, level: int) -> np.ndarray:
+        """Hyper latents to the features that both priors share."""
+        h = compand(z_Nhw)
+        for name in ("up1", "up2"):
+            h = shuffle(self.layers[name](h, level))
+        return self.layers["features"](h, level)
+
+    def raw_first(self, h: np.ndarray, level: int) -> np.ndarray:
+        """Raw outputs of the first prior [2M, H, W]."""
+        return self.layers["first"](h, level)
+
+    def raw_second(self, h: np.ndarray, raw_first: np.ndarray, y_MHW: np.ndarray, level: int) -> np.ndarray:
+        """Raw outputs of the second prior [2M, H, W]; `y_MHW` is zero where nothing is known yet."""
+        context = self.layers["context"](compand(y_MHW), level)
+        mixed = self.layers["mix"](np.concatenate([context, h]), level)
+        return self.layers["second"](mixed, level, raw_first)
+
+
+def load_layer(exact: dict[str, np.ndarray], name: str) -> Layer:
+    """One layer's arrays, as int64."""
+    parts = {part: exact[f"{name}.{part}"].astype(np.int64) for part in ("weight", "bias", "shift", "ranges")}
+    low_in, high_in, low_out, high_out = parts["ranges"].tolist()
+    return Layer(parts["weight"], parts["bias"], parts["shift"], (low_in, high_in, low_out, high_out))
+
+
+def prior(raw: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
+    """Raw outputs [2M, H, W] to means and scale indices [M, H, W]."""
+    raw_mean, raw_scale = np.split(raw, 2)
+    mean = (raw_mean * MULTIPLIERS[level] + (1 << 14)) >> 15
+    return mean, np.clip(((raw_scale + 4) >> 3) + 18 + level, 0, 150)

@@ -1,0 +1,104 @@
+"""A whole lossy stream: from bytes to latents, both digests compared."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from . import container, irec, trellis
+from .ancillary import check_alpha, read_metadata
+from .digests import array_bytes, short_digest
+from .errors import Unsupported, require
+from .networks import LEVELS, Networks, prior
+from .tables import irec_tables, trellis_tables
+from .weights import Weights
+
+SEED = 0
+INT32 = 2**31
+
+
+class Coder(Protocol):
+    """What a payload's coder offers."""
+
+    def decode_part(self, scale_N: np.ndarray) -> np.ndarray:
+        """Residuals of the next part."""
+
+    def finish(self) -> None:
+        """Refuse a payload that is not used up."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What a stream's latents section decodes to."""
+
+    header: container.Header
+    z_Nhw: np.ndarray
+    y_MHW: np.ndarray
+
+
+def make_coder(
+    number: int, parameters: bytes, payload: bytes, seed: int, weights: Weights | None = None
+) -> Coder:
+    """The coder of a number."""
+    if number == 1:
+        return trellis.Decoder(parameters, payload, seed, trellis_tables() | replaced_tables(weights))
+    if number == 2:
+        return irec.Decoder(parameters, payload, seed, irec_tables())
+    raise Unsupported(f"coder {number}")
+
+
+def replaced_tables(weights: Weights | None) -> dict[str, np.ndarray]:
+    """Coder 1's tables that a model brings along."""
+    tensors = weights.tensors if weights else {}
+    names = [name for name in ("density", "mass", "centroid") if f"exact.{name}" in tensors]
+    return {name: tensors[f"exact.{name}"].astype(np.int64) for name in names}
+
+
+def sample_part(coder: Coder, mean_X: np.ndarray, index_X: np.ndarray) -> np.ndarray:
+    """Samples of one part, in the shape of its means."""
+    residual = coder.decode_part(index_X.ravel()).reshape(mean_X.shape)
+    sample_X = 4 * mean_X + residual
+    require(bool((sample_X >= -INT32).all() and (sample_X < INT32).all()), "sample is too large")
+    return sample_X
+
+
+def decode(stream: bytes, weights: Weights) -> Latents:
+    """Latents of a stream, proven by its digests."""
+    header, sections = container.parse(stream)
+    if header.model != weights.digest[:8]:
+        raise Unsupported("another model")
+    require(header.level < LEVELS, "level")
+    if container.ALPHA in sections:
+        check_alpha(sections[container.ALPHA], header.width, header.height)
+    if container.METADATA in sections:
+        read_metadata(sections[container.METADATA])
+    coder = make_coder(header.coder, header.parameters, sections[container.LATENTS], SEED, weights)
+    z_Nhw, y_MHW, parameters = decode_latents(coder, header, weights)
+    coder.finish()
+    require(short_digest(parameters) == header.parameters_digest, "parameters digest")
+    latents = array_bytes(z_Nhw, "<i4") + array_bytes(y_MHW, "<i4")
+    require(short_digest(latents) == header.latents_digest, "latents digest")
+    return Latents(header, z_Nhw, y_MHW)
+
+
+def decode_latents(
+    coder: Coder, header: container.Header, weights: Weights
+) -> tuple[np.ndarray, np.ndarray, bytes]:
+    """Hyper latents, latents, and the bytes that the parameters digest covers."""
+    nets, level = Networks(weights), header.level
+    height, width = -(-header.height // 64), -(-header.width // 64)
+    z_shape, y_shape = (weights.hyper, height, width), (weights.latent, 4 * height, 4 * width)
+    z_means, z_indices = (
+        np.broadcast_to(array[:, None, None], z_shape) for array in (nets.hyper_mean_N, nets.hyper_index_N)
+    )
+    z_Nhw = sample_part(coder, z_means, z_indices)
+    h = nets.features(z_Nhw, level)
+    raw = nets.raw_first(h, level)
+    mean, index = prior(raw, level)
+    even_MHW = np.indices(y_shape).sum(axis=0) % 2 == 0
+    y_MHW = np.zeros(y_shape, np.int64)
+    y_MHW[even_MHW] = sample_part(coder, mean[even_MHW], index[even_MHW])
+    mean2, index2 = prior(nets.raw_second(h, raw, y_MHW, level), level)
+    y_MHW[~even_MHW] = sample_part(coder, mean2[~even_MHW], index2[~even_MHW])
+    digested = ((mean, "<i4"), (index, "u1"), (mean2, "<i4"), (index2, "u1"))
+    return z_Nhw, y_MHW, b"".join(array_bytes(array, dtype) for array, dtype in digested)

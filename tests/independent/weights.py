@@ -1,0 +1,39 @@
+"""Weight files."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+TYPES = {"I8": "i1", "U8": "u1", "I16": "<i2", "I32": "<i4", "U32": "<u4", "F16": "<f2", "F32": "<f4"}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weight file: its digest, sizes and exact tensors."""
+
+    digest: bytes
+    latent: int
+    hyper: int
+    tensors: dict[str, np.ndarray]
+
+
+def load_weights(path: Path) -> Weights:
+    """The exact tensors of a safetensors file: 8 bytes of header length, a JSON header, the values."""
+    data = path.read_bytes()
+    header_end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:header_end])
+    metadata = header.pop("__metadata__")
+    assert metadata["architecture"] == "photo/1"
+    config = json.loads(metadata["config"])
+    tensors = {
+        name: np.frombuffer(
+            data[header_end + entry["data_offsets"][0] : header_end + entry["data_offsets"][1]],
+            TYPES[entry["dtype"]],
+        ).reshape(entry["shape"])
+        for name, entry in header.items()
+        if name.startswith("exact.")
+    }
+    return Weights(hashlib.sha256(data).digest(), config["latent"], config["hyper"], tensors)
