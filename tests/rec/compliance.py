@@ -13,6 +13,7 @@ file fails.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -275,6 +276,13 @@ class Compliance:
             found = decode(coder, bytes.fromhex(case["payload"]), scales, case["seed"])
             assert [sample_N.tolist() for sample_N in found] == case["samples"]
 
+    def test_a_large_golden_payload_decodes_for_ever(self):
+        case = json.loads((GOLDEN / f"large-{self.golden}.json").read_text())
+        coder = coder_of(case["number"], bytes.fromhex(case["parameters"]))
+        scales_N = np.frombuffer(bytes.fromhex(case["scales"]), np.uint8)
+        (sample_N,) = decode(coder, bytes.fromhex(case["payload"]), [scales_N], case["seed"])
+        assert hashlib.sha256(sample_N.astype("<i4").tobytes()).hexdigest() == case["samples_sha256"]
+
 
 def golden_case(coder: Coder, seed: int, parts: list[Section]) -> dict[str, object]:
     """One entry of a golden file."""
@@ -286,4 +294,17 @@ def golden_case(coder: Coder, seed: int, parts: list[Section]) -> dict[str, obje
         "scales": [scales_N.tolist() for _, scales_N in parts],
         "payload": payload.hex(),
         "samples": [sample_N.tolist() for sample_N in samples],
+    }
+
+
+def large_case(coder: Coder, seed: int, target_N: Targets, scales_N: Scales) -> dict[str, object]:
+    """A golden file of one large part: scales and payload in hexadecimal, a digest of the samples (int32)."""
+    payload, (sample_N,) = encode(coder, [(target_N, scales_N)], seed)
+    return {
+        "number": coder.number,
+        "parameters": coder.parameters.hex(),
+        "seed": seed,
+        "scales": scales_N.tobytes().hex(),
+        "payload": payload.hex(),
+        "samples_sha256": hashlib.sha256(sample_N.astype("<i4").tobytes()).hexdigest(),
     }
