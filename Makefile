@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check clean
@@ -21,18 +22,23 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "recbatch needs Python 3.11 or newer. Name one: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing recbatch and what it needs into $(VENV); the first time takes some minutes ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e .
 	@echo "Compiling the search and entropy coding kernels, once ..."
 	@$(BIN)/python -c 'from recbatch.codec import ImageCodec, Settings; ImageCodec(Settings()).warm_up()'
+	@touch $@
+
+$(TOOLS): $(INSTALLED)
+	@echo "Installing what tests and benchmarks need ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: $(INSTALLED)
 	@$(BIN)/recbatch demo docs/demo/photographs --output demo-out
 
-test: $(INSTALLED)
+test: $(TOOLS)
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(INSTALLED)
+check: $(TOOLS)
 	@$(BIN)/ruff check --output-format concise .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

@@ -18,6 +18,7 @@ from recbatch import rec, stream
 from recbatch.bench.inputs import Image
 from recbatch.codec import lossy
 from recbatch.codec.quality import ms_ssim, psnr
+from recbatch.codec.refine import STEPS_OF_EFFORT
 from recbatch.images import read_picture
 from recbatch.models.photo import PhotoModel, Prior
 from recbatch.rec.base import Coder, Reader, Samples, Scales, Targets, Writer
@@ -56,6 +57,12 @@ class ClockedModel(PhotoModel):
     def analyse(self, pixels: NDArray[np.uint8], level: int) -> tuple[Tensor, Tensor]:
         with self.clock.stage("analysis"):
             return super().analyse(pixels, level)
+
+    def error_gradient(
+        self, y: Tensor, pixels: NDArray[np.uint8], size: tuple[int, int], level: int
+    ) -> Tensor:
+        with self.clock.stage("refinement"):
+            return super().error_gradient(y, pixels, size, level)
 
     def first_prior(self, z: Tensor, level: int) -> tuple[Prior, Tensor, Tensor]:
         with self.clock.stage("prior"):
@@ -117,14 +124,15 @@ def profile(images: Sequence[Image], data: bytes, *, level: int, coder: str, eff
     model.clock = clock
     inner = rec.coder(coder, effort=effort, tables=lossy.tables_of(model))
     clocked = cast(Coder, ClockedCoder(inner, clock))  # its number and name are its coder's
+    steps = STEPS_OF_EFFORT.get(effort, 0)
     threads = torch.get_num_threads(), numba.get_num_threads()
     torch.set_num_threads(1)
     numba.set_num_threads(1)
     try:
-        one_image(images[0], model, clocked, level)  # compiles and warms up; not counted
+        one_image(images[0], model, clocked, level, steps)  # compiles and warms up; not counted
         clock.seconds.clear()
         for image in images:
-            one_image(image, model, clocked, level)
+            one_image(image, model, clocked, level, steps)
     finally:
         torch.set_num_threads(threads[0])
         numba.set_num_threads(threads[1])
@@ -132,13 +140,13 @@ def profile(images: Sequence[Image], data: bytes, *, level: int, coder: str, eff
     return {name: seconds / megapixels for name, seconds in clock.seconds.items()}
 
 
-def one_image(image: Image, model: ClockedModel, coder: Coder, level: int) -> None:
+def one_image(image: Image, model: ClockedModel, coder: Coder, level: int, steps: int = 0) -> None:
     clock = model.clock
     clock.phase = "encode"
     with clock.stage("read image file"):
         picture = read_picture(image.data, convert=True)
     with clock.stage("rest and packing"):
-        (coded,) = lossy.encode([picture], model, coder, level)
+        (coded,) = lossy.encode([picture], model, coder, level, steps=steps)
     clock.phase = "verify"
     with clock.stage("rest and parsing"):
         restored = lossy.decode(stream.parse(coded.data), model, coder)

@@ -64,6 +64,15 @@ class BadTrellisSize(UsageError):
         return f"A trellis of 2^{self.bits} states does not exist. Use {FEWEST_BITS} to {MOST_BITS} bits of state."
 
 
+class NoTriton(UsageError):
+    """A search on a GPU was asked for where Triton is not installed."""
+
+    code = "no-triton"
+
+    def __str__(self) -> str:
+        return "The search on a GPU needs Triton, which is not installed. Install recbatch[gpu], or search on the CPU."
+
+
 class ForeignWriter(UsageError):
     """A writer was handed to a coder that did not make it, or was already finished."""
 
@@ -137,8 +146,11 @@ class Trellis:
             _run([work for job in jobs for work in job.blocks()])
         else:
             from recbatch.rec.coders.score import scores
-            from recbatch.rec.kernels.viterbi.gpu import search_sections
 
+            try:
+                from recbatch.rec.kernels.viterbi.gpu import search_sections
+            except ModuleNotFoundError as e:
+                raise NoTriton() from e
             search, _ = scores(self.tables)
             search_sections([job.section() for job in jobs], self.bits, search, device=self.device)
         return [job.finish(writer) for writer, job in zip(mine, jobs, strict=True)]
