@@ -6,8 +6,8 @@ log q(z)/p(z) is (log(1 + v) + e^2/(1 + v) - (z - e)^2) / 2: only the squared er
     excess  (B - L) / KL: bits beyond the realised log q/p, per bit of KL. Nothing that draws under p gets below 0; a
             better prior may.
     eq      B / R - 1: R the rate at which the tilted family q_beta ~ p (q/p)^beta reaches the same squared error. Its
-            precision is 1/v + beta; of all laws with that error it is nearest to the prior. A coder whose samples do not
-            follow the prior can be cheaper and far poorer: then look at excess.
+            precision is 1/v + beta; of all laws with that error it is nearest to the prior. A coder whose samples
+            don't follow the prior can be cheaper and far poorer: then look at excess.
 
 Source: docs/theory.md.
 """

@@ -28,8 +28,14 @@ CASES = {
         photograph(33, 65, "RGBA", seed=3),
     ),
     "irec": (Settings(level=14, coder="irec", keep_originals="never"), photograph(64, 64, seed=4)),
-    "trellis-calibrated": (Settings(level=18, effort=7, keep_originals="never"), photograph(256, 192, seed=5)),
-    "irec-calibrated": (Settings(level=12, coder="irec", keep_originals="never"), photograph(130, 190, seed=6)),
+    "trellis-calibrated": (
+        Settings(level=18, effort=7, keep_originals="never"),
+        photograph(256, 192, seed=5),
+    ),
+    "irec-calibrated": (
+        Settings(level=12, coder="irec", keep_originals="never"),
+        photograph(130, 190, seed=6),
+    ),
 }
 
 

@@ -16,11 +16,17 @@ KNOWN_TAGS, FIRST_FREE_TAG = (1, 2, 3), 64
 
 
 def check_alpha(png: bytes, width: int, height: int) -> None:
-    """The frame of a PNG file that carries alpha; its pixels are any PNG reader's business."""
+    """The chunks of a PNG file that carries alpha; its pixels are any PNG reader's business."""
     fields = struct.pack(">II", width, height) + GREY8
-    crc = struct.pack(">I", zlib.crc32(b"IHDR" + fields))
-    require(png[:33] == PNG_SIGNATURE + IHDR_START + fields + crc, "alpha: IHDR")
+    require(png[:29] == PNG_SIGNATURE + IHDR_START + fields, "alpha: IHDR")
     require(len(png) >= 45 and png[-12:] == IEND, "alpha: IEND")
+    at = len(PNG_SIGNATURE)
+    while at < len(png):
+        require(len(png) - at >= 12, "alpha: cut short")
+        end = at + 8 + int.from_bytes(png[at : at + 4], "big")
+        require(end + 4 <= len(png), "alpha: cut short")
+        require(zlib.crc32(png[at + 4 : end]) == int.from_bytes(png[end : end + 4], "big"), "alpha: CRC")
+        at = end + 4
 
 
 def read_metadata(section: bytes) -> dict[int, bytes]:
@@ -28,6 +34,7 @@ def read_metadata(section: bytes) -> dict[int, bytes]:
     try:
         frame = zstandard.get_frame_parameters(section)
         require(frame.window_size <= MAX_WINDOW, "metadata: window")
+        require(frame.dict_id == 0, "metadata: dictionary")
         data = unpack(section)
     except zstandard.ZstdError as error:
         raise Corrupt(f"metadata: {error}") from error

@@ -7,8 +7,8 @@ from .errors import Corrupt, Unsupported, require
 
 MAGIC = bytes.fromhex("93524543 0d0a1a0a")
 MAJOR = 1
-LATENTS, ALPHA, METADATA, RESIDUAL = 1, 2, 3, 4
-LAST_RESERVED, LAST_KIND = 7, 28
+LATENTS, ALPHA, METADATA, RESIDUAL, CALIBRATION = 1, 2, 3, 4, 5
+RESERVED, LAST_KIND = (6, 7), 28
 MODES = ("L", "RGB", "LA", "RGBA")
 LOSSY = 1
 MAX_SIDE = 2**31 - 1
@@ -122,8 +122,9 @@ def read_sections(reader: Reader) -> dict[int, bytes]:
     require(0 < listed < 1 << LAST_KIND, "section list")
     kinds = [kind for kind in range(1, LAST_KIND + 1) if listed >> (kind - 1) & 1]
     require(LATENTS in kinds, "no latents")
-    for kind in kinds:
-        if RESIDUAL <= kind <= LAST_RESERVED:
+    require(RESIDUAL not in kinds, "residual in a lossy stream")
+    for kind in RESERVED:
+        if kind in kinds:
             raise Unsupported(f"section {kind}")
     lengths = [reader.varint() for _ in kinds[:-1]]
     require(sum(lengths) <= reader.left, "section lengths")

@@ -27,7 +27,17 @@ MULTIPLIERS = [
 ]
 # fmt: on
 LEVELS = len(MULTIPLIERS)
-LAYERS = ("up1", "up2", "features", "first", "context", "mix", "second")
+COMPANDED = (-127, 127)
+# each layer with what feeds it; "" is compand
+FED_BY = {
+    "up1": ("",),
+    "up2": ("up1",),
+    "features": ("up2",),
+    "first": ("features",),
+    "context": ("",),
+    "mix": ("context", "features"),
+    "second": ("mix",),
+}
 MAX_SUM = 2**24 - 1
 
 
@@ -55,7 +65,7 @@ class Layer:
     def check(self) -> None:
         """The bounds under which float arithmetic is exact too."""
         in_low, in_high, _, _ = self.ranges
-        assert -128 <= in_low <= in_high <= 255
+        assert -128 <= in_low <= 0 <= in_high <= 255
         assert np.abs(self.weight_OIKK).max() <= 127
         assert self.bias_LO.shape[0] in (1, LEVELS)
         assert (self.shift_O >= 0).all()
@@ -93,9 +103,13 @@ class Networks:
         exact = {name.removeprefix("exact."): array for name, array in weights.tensors.items()}
         self.hyper_mean_N = exact["hyper_mean"].astype(np.int64)
         self.hyper_index_N = exact["hyper_index"].astype(np.int64)
-        self.layers = {name: load_layer(exact, name) for name in LAYERS}
-        for layer in self.layers.values():
+        assert self.hyper_mean_N.shape == self.hyper_index_N.shape == (weights.hyper,)
+        self.layers = {name: load_layer(exact, name) for name in FED_BY}
+        for name, layer in self.layers.items():
             layer.check()
+            for source in FED_BY[name]:
+                low, high = self.layers[source].ranges[2:] if source else COMPANDED
+                assert layer.ranges[0] <= low <= high <= layer.ranges[1], name
 
     def features(self, z_Nhw: np.ndarray, level: int) -> np.ndarray:
         """Hyper latents to the features that both priors share."""

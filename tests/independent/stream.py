@@ -6,11 +6,11 @@ from typing import Protocol
 import numpy as np
 
 from . import container, irec, trellis
-from .ancillary import check_alpha, read_metadata
+from .calibration import calibrated, read_shifts
 from .digests import array_bytes, short_digest
 from .errors import Unsupported, require
 from .networks import LEVELS, Networks, prior
-from .tables import irec_tables, trellis_tables
+from .tables import TRELLIS_FORM, irec_tables, trellis_tables
 from .weights import Weights
 
 SEED = 0
@@ -51,14 +51,18 @@ def replaced_tables(weights: Weights | None) -> dict[str, np.ndarray]:
     """Coder 1's tables that a model brings along."""
     tensors = weights.tensors if weights else {}
     names = [name for name in ("density", "mass", "centroid") if f"exact.{name}" in tensors]
-    return {name: tensors[f"exact.{name}"].astype(np.int64) for name in names}
+    replaced = {name: tensors[f"exact.{name}"].astype(np.int64) for name in names}
+    assert all(array.shape == TRELLIS_FORM[name][1] for name, array in replaced.items())
+    assert "centroid" not in replaced or not replaced["centroid"][:, 0].any()
+    return replaced
 
 
 def sample_part(coder: Coder, mean_X: np.ndarray, index_X: np.ndarray) -> np.ndarray:
     """Samples of one part, in the shape of its means."""
     residual = coder.decode_part(index_X.ravel()).reshape(mean_X.shape)
     sample_X = 4 * mean_X + residual
-    require(bool((sample_X >= -INT32).all() and (sample_X < INT32).all()), "sample is too large")
+    for array in (residual, sample_X):
+        require(bool((array >= -INT32).all() and (array < INT32).all()), "sample is too large")
     return sample_X
 
 
@@ -68,12 +72,9 @@ def decode(stream: bytes, weights: Weights) -> Latents:
     if header.model != weights.digest[:8]:
         raise Unsupported("another model")
     require(header.level < LEVELS, "level")
-    if container.ALPHA in sections:
-        check_alpha(sections[container.ALPHA], header.width, header.height)
-    if container.METADATA in sections:
-        read_metadata(sections[container.METADATA])
+    shift_2M = read_shifts(sections.get(container.CALIBRATION), weights.latent)
     coder = make_coder(header.coder, header.parameters, sections[container.LATENTS], SEED, weights)
-    z_Nhw, y_MHW, parameters = decode_latents(coder, header, weights)
+    z_Nhw, y_MHW, parameters = decode_latents(coder, header, weights, shift_2M)
     coder.finish()
     require(short_digest(parameters) == header.parameters_digest, "parameters digest")
     latents = array_bytes(z_Nhw, "<i4") + array_bytes(y_MHW, "<i4")
@@ -82,7 +83,7 @@ def decode(stream: bytes, weights: Weights) -> Latents:
 
 
 def decode_latents(
-    coder: Coder, header: container.Header, weights: Weights
+    coder: Coder, header: container.Header, weights: Weights, shift_2M: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, bytes]:
     """Hyper latents, latents, and the bytes that the parameters digest covers."""
     nets, level = Networks(weights), header.level
@@ -97,8 +98,9 @@ def decode_latents(
     mean, index = prior(raw, level)
     even_MHW = np.indices(y_shape).sum(axis=0) % 2 == 0
     y_MHW = np.zeros(y_shape, np.int64)
-    y_MHW[even_MHW] = sample_part(coder, mean[even_MHW], index[even_MHW])
+    y_MHW[even_MHW] = sample_part(coder, mean[even_MHW], calibrated(index, shift_2M[0])[even_MHW])
     mean2, index2 = prior(nets.raw_second(h, raw, y_MHW, level), level)
-    y_MHW[~even_MHW] = sample_part(coder, mean2[~even_MHW], index2[~even_MHW])
+    y_MHW[~even_MHW] = sample_part(coder, mean2[~even_MHW], calibrated(index2, shift_2M[1])[~even_MHW])
+    # the digest is of what the networks say, before any shift
     digested = ((mean, "<i4"), (index, "u1"), (mean2, "<i4"), (index2, "u1"))
     return z_Nhw, y_MHW, b"".join(array_bytes(array, dtype) for array, dtype in digested)

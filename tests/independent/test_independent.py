@@ -1,9 +1,11 @@
 """Every golden stream and payload must decode, bit for bit, by code that knows only docs/format.md."""
 
+import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +13,30 @@ import numpy as np
 import pytest
 import zstandard
 
-from . import ancillary, container, entropy, randomness, stream, trellis
+from . import ancillary, calibration, container, entropy, randomness, stream, trellis
 from .digests import array_bytes, short_digest
 from .errors import Corrupt, Unsupported
+from .networks import Networks
 from .weights import Weights, load_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-STREAMS = sorted((GOLDEN / "codec").glob("*.rec"))
+CASES: dict[str, Any] = json.loads((GOLDEN / "codec" / "cases.json").read_text())
+STREAMS = [GOLDEN / "codec" / f"{name}.rec" for name in CASES]
 CONTAINERS = sorted((GOLDEN / "stream").glob("*.rec"))
+
+
+def payload_cases(path: Path) -> list[Any]:
+    """A file's cases; a large one stands alone, its only part's scales in hexadecimal."""
+    content = json.loads(path.read_text())
+    if isinstance(content, list):
+        return content
+    return [content | {"scales": [list(bytes.fromhex(content["scales"]))]}]
+
+
 PAYLOADS = [
     pytest.param(case, id=f"{path.stem}-{number}")
     for path in sorted((GOLDEN / "rec").glob("*.json"))
-    for number, case in enumerate(json.loads(path.read_text()))
+    for number, case in enumerate(payload_cases(path))
 ]
 
 
@@ -40,21 +54,43 @@ def decode_payload(case: dict[str, Any], payload: bytes) -> list[np.ndarray]:
     return parts
 
 
+def is_right(parts: Sequence[np.ndarray], case: dict[str, Any]) -> bool:
+    """Whether these are the case's samples, which large cases name by their digest only."""
+    if "samples" in case:
+        return [part.tolist() for part in parts] == case["samples"]
+    values = b"".join(array_bytes(part, "<i4") for part in parts)
+    return hashlib.sha256(values).hexdigest() == case["samples_sha256"]
+
+
+class Recorder:
+    """A coder of zeros that keeps the indices it was asked about."""
+
+    def __init__(self) -> None:
+        self.parts: list[np.ndarray] = []
+
+    def decode_part(self, scale_N: np.ndarray) -> np.ndarray:
+        self.parts.append(scale_N)
+        return np.zeros(len(scale_N), np.int64)
+
+    def finish(self) -> None:
+        pass
+
+
 def resealed(data: bytes) -> bytes:
     """The stream with its checksum made right."""
     return data[:-4] + struct.pack("<I", zlib.crc32(data[:-4]))
 
 
 def test_golden_files_are_there() -> None:
-    assert len(STREAMS) >= 4
-    assert len(PAYLOADS) >= 7
+    assert len(STREAMS) >= 6
+    assert set(STREAMS) == set((GOLDEN / "codec").glob("*.rec"))
+    assert len(PAYLOADS) >= 9
     assert {path.stem for path in CONTAINERS} >= {"rgb", "la", "ancillary"}
 
 
 @pytest.mark.parametrize("case", PAYLOADS)
 def test_payload(case: dict[str, Any]) -> None:
-    decoded = decode_payload(case, bytes.fromhex(case["payload"]))
-    assert [part.tolist() for part in decoded] == case["samples"]
+    assert is_right(decode_payload(case, bytes.fromhex(case["payload"])), case)
 
 
 @pytest.mark.parametrize("case", PAYLOADS)
@@ -67,15 +103,14 @@ def test_damaged_payload_is_refused_or_differs(case: dict[str, Any]) -> None:
             decoded = decode_payload(case, bytes(damaged))
         except Corrupt:
             continue
-        assert [part.tolist() for part in decoded] != case["samples"]
+        assert not is_right(decoded, case)
 
 
 @pytest.mark.parametrize("path", STREAMS, ids=lambda path: path.stem)
 def test_stream(path: Path, tiny: Weights) -> None:
     # decode compares both digests and refuses what is left of the payload
     latents = stream.decode(path.read_bytes(), tiny)
-    cases = json.loads((GOLDEN / "codec" / "cases.json").read_text())
-    assert short_digest(array_bytes(latents.y_MHW, "<i4")).hex() == cases[path.stem]["samples"]
+    assert short_digest(array_bytes(latents.y_MHW, "<i4")).hex() == CASES[path.stem]["samples"]
 
 
 @pytest.mark.parametrize("path", STREAMS, ids=lambda path: path.stem)
@@ -129,8 +164,10 @@ RGB_EDITS: list[tuple[str, Callable[[bytes], bytes], type[Exception]]] = [
     ("nine bytes of parameters", lambda data: data[:21] + b"\x19" + data[22:], Corrupt),
     ("empty section list", lambda data: data[:31] + b"\0" + data[32:], Corrupt),
     ("no latents", lambda data: data[:31] + b"\x02" + data[32:], Corrupt),
-    ("residual", lambda data: data[:31] + b"\x09\x01" + data[32:], Unsupported),
-    ("unknown section", lambda data: data[:31] + b"\x11\x01" + data[32:], Unsupported),
+    ("residual", lambda data: data[:31] + b"\x09\x01" + data[32:], Corrupt),
+    ("empty calibration", lambda data: data[:31] + b"\x11\x07" + data[32:], Corrupt),
+    ("section 6", lambda data: data[:31] + b"\x21\x01" + data[32:], Unsupported),
+    ("section 7", lambda data: data[:31] + b"\x41\x01" + data[32:], Unsupported),
     ("section beyond the end", lambda data: data[:31] + b"\x81\x01\x7f" + data[32:], Corrupt),
     ("empty metadata", lambda data: data[:31] + b"\x05\x07" + data[32:], Corrupt),
 ]
@@ -208,9 +245,41 @@ def test_alpha_frame() -> None:
     _, sections = container.parse((GOLDEN / "codec" / "trellis-alpha.rec").read_bytes())
     png = sections[container.ALPHA]
     ancillary.check_alpha(png, 33, 65)
-    for width, height, data in ((65, 33, png), (33, 65, png[:-1]), (33, 65, b"\0" + png[1:])):
+    middle = len(png) // 2
+    wrong = [b"\0" + png[1:], png[:-1], png + png[-12:-1], png[:41] + png[-12:]]
+    wrong.append(png[:middle] + bytes([png[middle] ^ 1]) + png[middle + 1 :])
+    for width, height, data in [(65, 33, png), *((33, 65, data) for data in wrong)]:
         with pytest.raises(Corrupt):
             ancillary.check_alpha(data, width, height)
+
+
+def test_latents_outlive_damaged_alpha(tiny: Weights) -> None:
+    data = (GOLDEN / "codec" / "trellis-alpha.rec").read_bytes()
+    _, sections = container.parse(data)
+    at = data.index(sections[container.ALPHA]) + 40
+    damaged = resealed(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    whole, rest = stream.decode(data, tiny), stream.decode(damaged, tiny)
+    assert (rest.y_MHW == whole.y_MHW).all()
+
+
+def test_layers_take_what_feeds_them(tiny: Weights) -> None:
+    Networks(tiny)
+    for name, ranges in (("up1", (-126, 127)), ("mix", (-127, 0)), ("first", (1, 127))):
+        wrong = tiny.tensors[f"exact.{name}.ranges"].copy()
+        wrong[:2] = ranges
+        with pytest.raises(AssertionError):
+            Networks(replace(tiny, tensors=tiny.tensors | {f"exact.{name}.ranges": wrong}))
+
+
+def test_samples_fit_32_bits() -> None:
+    class Constant(Recorder):
+        def decode_part(self, scale_N: np.ndarray) -> np.ndarray:
+            return np.full(len(scale_N), 2**31 - 4)
+
+    indices = np.array([1])
+    assert stream.sample_part(Constant(), np.array([0]), indices).tolist() == [2**31 - 4]
+    with pytest.raises(Corrupt):
+        stream.sample_part(Constant(), np.array([1]), indices)
 
 
 def test_metadata() -> None:
@@ -224,3 +293,122 @@ def test_metadata() -> None:
     for section in [*map(pack, wrong), pack(fields) + b"\0", b"mmmm", pack(fields)[:-1]]:
         with pytest.raises(Corrupt):
             ancillary.read_metadata(section)
+
+
+def coded(symbols: Sequence[int], rows: Sequence[Sequence[int]]) -> bytes:
+    """The stack that yields these symbols: the law of decoding, backwards."""
+    state, words = 0, []
+    for symbol, starts in reversed(list(zip(symbols, rows, strict=True))):
+        start, weight = starts[symbol], starts[symbol + 1] - starts[symbol]
+        if state >= weight << 40:
+            words.append(state & 0xFFFFFFFF)
+            state >>= 32
+        state = (state // weight << 24) + start + state % weight
+    while state:
+        words.append(state & 0xFFFFFFFF)
+        state >>= 32
+    return np.array(words, "<u4").tobytes().rstrip(b"\0")
+
+
+def calibration_section(shifts: Sequence[Sequence[int]], chances: int) -> bytes:
+    """The section of these shifts of both parts."""
+    rows: list[list[int]] = [calibration.plain_starts(chances & 15)] * len(shifts[0])
+    for first in shifts[0]:
+        other = calibration.plain_starts(chances >> 4)
+        rows.append(calibration.following_starts(first) if first else other)
+    return bytes([chances]) + coded([shift + 4 for part in shifts for shift in part], rows)
+
+
+@pytest.mark.parametrize("chances", [0x00, 0x0F, 0xF0, 0x5A])
+@pytest.mark.parametrize("density", [0.01, 0.3, 1])
+def test_calibration(chances: int, density: float) -> None:
+    rng = np.random.default_rng(chances)
+    shift_2M = np.where(rng.random((2, 320)) < density, rng.integers(-4, 5, (2, 320)), 0)
+    section = calibration_section(shift_2M.tolist(), chances)
+    assert (calibration.read_shifts(section, 320) == shift_2M).all()
+    for wrong in (section + b"\0", section + b"\1", section[:1] + b"\1" + section[1:], section[:-4]):
+        try:
+            assert (calibration.read_shifts(wrong, 320) != shift_2M).any()
+        except Corrupt:
+            continue
+
+
+def test_calibration_of_nothing() -> None:
+    assert not calibration.read_shifts(None, 24).any()
+    with pytest.raises(Corrupt, match="shifts nothing"):
+        calibration.read_shifts(calibration_section([[0] * 24] * 2, 0x73), 24)
+    with pytest.raises(Corrupt, match="used up"):
+        calibration.read_shifts(calibration_section([[0] * 24 + [1], [0] * 25], 0x73), 24)
+    with pytest.raises(Corrupt, match="empty"):
+        calibration.read_shifts(b"", 24)
+    # an empty stack holds nothing but first symbols
+    assert (calibration.read_shifts(b"\0", 24) == -4).all()
+
+
+def test_calibration_rows() -> None:
+    weights = [753, 884, 2949, 11797, 32768, 11797, 2949, 884, 753]
+    share = [weight * (entropy.TOTAL - 9) // sum(weights) for weight in weights]
+    share[4] += entropy.TOTAL - 9 - sum(share)
+    assert np.diff(calibration.plain_starts(0)).tolist() == [k + 1 for k in share]
+    after = np.diff(calibration.following_starts(2))
+    assert after.argmax() == 4
+    assert (np.diff(calibration.following_starts(-2)) == after[::-1]).all()
+
+
+def test_calibration_moves_indices() -> None:
+    index_MHW = np.array([[[0, 1, 12, 13, 139, 150]]] * 3)
+    moved = calibration.calibrated(index_MHW, np.array([-4, 0, 4]))
+    assert moved[:, 0].tolist() == [
+        [0, 1, 1, 1, 127, 138],
+        [0, 1, 12, 13, 139, 150],
+        [0, 13, 24, 25, 150, 150],
+    ]
+
+
+def test_calibration_is_not_in_the_parameters_digest(tiny: Weights) -> None:
+    header, _ = container.parse(STREAMS[0].read_bytes())
+    shift_2M = np.zeros((2, tiny.latent), np.int64)
+    plain, moved = Recorder(), Recorder()
+    before = stream.decode_latents(plain, header, tiny, shift_2M)
+    shift_2M[0, 3] = 2
+    shift_2M[1, 4] = -1
+    after = stream.decode_latents(moved, header, tiny, shift_2M)
+    assert after[2] == before[2]
+    assert (moved.parts[0] == plain.parts[0]).all()
+    for part, (channel, shift) in ((1, (3, 6)), (2, (4, -3))):
+        # as many positions of each channel are in either part
+        was, now = (parts[part].reshape(tiny.latent, -1) for parts in (plain.parts, moved.parts))
+        expected = was.copy()
+        expected[channel] = np.where(was[channel] > 0, np.clip(was[channel] + shift, 1, 150), 0)
+        assert (expected != was).any()
+        assert (now == expected).all()
+
+
+def with_calibration(data: bytes, section: bytes | None) -> bytes:
+    """The stream with another calibration section as its last, or with none."""
+    header, sections = container.parse(data)
+    assert set(sections) <= {container.LATENTS, container.CALIBRATION}
+    payload = sections[container.LATENTS]
+    head = data[: data.index(header.latents_digest) + 4]
+    tail = b"\x01" + payload if section is None else b"\x11" + varint(len(payload)) + payload + section
+    return resealed(head + tail + bytes(4))
+
+
+def varint(value: int) -> bytes:
+    """The shortest spelling."""
+    groups = [value >> at & 127 for at in range(0, max(value.bit_length(), 1), 7)]
+    return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
+
+
+@pytest.mark.parametrize("name", [path.stem for path in STREAMS if path.stem.endswith("-calibrated")])
+def test_calibration_of_a_stream_matters(name: str, tiny: Weights) -> None:
+    data = (GOLDEN / "codec" / f"{name}.rec").read_bytes()
+    _, sections = container.parse(data)
+    section = sections[container.CALIBRATION]
+    assert with_calibration(data, section) == data
+    shift_2M = calibration.read_shifts(section, tiny.latent)
+    assert calibration_section(shift_2M.tolist(), section[0]) == section
+    others = [None, calibration_section((-shift_2M).tolist(), section[0]), section + b"\1"]
+    for other in [*others, calibration_section([[0] * tiny.latent] * 2, section[0])]:
+        with pytest.raises(Corrupt):
+            stream.decode(with_calibration(data, other), tiny)
