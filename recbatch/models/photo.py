@@ -42,12 +42,12 @@ class Strip:
     rows: int
 
 
-def strips(height: int, width: int, pixels: int = STRIP_PIXELS) -> Iterator[Strip]:
+def strips(height: int, width: int, pixels: int | None = None) -> Iterator[Strip]:
     """Cut a picture so that the float networks need bounded memory; one strip where it is small enough.
 
     Strips overlap by more than the networks reach, so the cut changes nothing but rounding.
     """
-    own = max(STRIDE, pixels // width // STRIDE * STRIDE)
+    own = max(STRIDE, (pixels or STRIP_PIXELS) // width // STRIDE * STRIDE)
     for top in range(0, height, own):
         low, bottom = max(0, top - HALO), min(height, top + own)
         yield Strip(low, min(height, bottom + HALO), top - low, bottom - top)

@@ -169,3 +169,22 @@ def test_strips_change_nothing_but_rounding(model, monkeypatch):
     assert torch.allclose(z, z_cut, atol=1e-3)
     difference = np.abs(whole.astype(int) - model.synthesise((y * 64).int(), 12))
     assert difference.max() <= 1
+
+
+def test_gradients_by_strips_are_those_of_the_whole(model, monkeypatch):
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 640, 128, 3), np.uint8)
+    y, _ = model.analyse(pixels, 12)
+    y = y.clone()
+    whole = model.error_gradient(y, pixels, (630, 120), 12)
+    monkeypatch.setattr(photo, "GRADIENT_PIXELS", 128 * 128)
+    cut = model.error_gradient(y, pixels, (630, 120), 12)
+    assert torch.allclose(whole, cut, rtol=1e-3, atol=1e-4 * float(whole.abs().max()))
+    # a step against it lowers the error of what synthesis makes of the latents
+    step = y - 0.01 * whole / float(whole.abs().max())
+
+    def error(latents):
+        made = model.synthesise((64 * latents).round().int(), 12)[0, :630, :120].astype(float)
+        return ((made - pixels[0, :630, :120]) ** 2).sum()
+
+    assert whole.abs().max() > 0
+    assert error(y - 20 * (y - step)) < error(y)
