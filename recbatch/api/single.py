@@ -186,6 +186,7 @@ def stream_info(data: bytes) -> StreamInfo:
         stream.SECTION_ALPHA: "alpha",
         stream.SECTION_METADATA: "metadata",
         stream.SECTION_RESIDUAL: "residual",
+        stream.SECTION_CALIBRATION: "calibration",
     }
     sections = {names.get(kind, f"section {kind}"): len(part) for kind, part in parsed.sections.items()}
     return StreamInfo(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from recbatch.bench.rec_measure import Coders, Measured, Step, run_images, run_p
 from recbatch.bench.rec_progress import Progress, Say
 from recbatch.bench.rec_rows import RecResult, RecRow, rows_of
 from recbatch.errors import UsageError
+from recbatch.images import Metadata
 from recbatch.models.photo import PhotoModel
 
 DEFAULT_LEVELS = (4, 12, 20)
@@ -167,7 +168,10 @@ def _rows(sources: Sequence[Latents], everyone: Sequence[Contestant], progress: 
 def _real_latents(
     folder: str | Path, images: int | None, slow: int, levels: Sequence[int], model: str, coders: Coders
 ) -> RealLatents:
-    chosen = load_images(folder, images)
+    chosen = [  # latents only: alpha and metadata have no KL
+        replace(one, picture=replace(one.picture, alpha=None, metadata=Metadata()))
+        for one in load_images(folder, images)
+    ]
     count = min(slow, len(chosen))
     return RealLatents(
         name=Path(folder).resolve().name,

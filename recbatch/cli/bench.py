@@ -113,9 +113,9 @@ def lossy(
         archive=archive,
         progress=talk(quiet=quiet),
     )
+    show(result, lambda: render.lossy_tables(result, every=every), as_json=as_json)
     if plot is not None:
         render.lossy_plot(result, bd.load_anchors(anchors) if anchors else [], plot)
-    show(result, lambda: render.lossy_tables(result, every=every), as_json=as_json)
 
 
 @bench_app.command("rec", help=REC_HELP)
@@ -162,9 +162,9 @@ def rec(
         with_synthetic=synthetic,
         progress=talk(quiet=quiet),
     )
+    show(result, lambda: rec_render.rec_tables(result, every_level=every), as_json=as_json)
     if plot is not None:
         rec_plot.rec_plot(result, plot)
-    show(result, lambda: rec_render.rec_tables(result, every_level=every), as_json=as_json)
 
 
 @bench_app.command("speed", help=SPEED_HELP)

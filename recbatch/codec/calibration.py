@@ -27,6 +27,9 @@ from recbatch.rec.tables import normalise
 
 STEP, REACH = 3, 4  # scale indices of a shift; the largest shift either way
 SYMBOLS = 2 * REACH + 1
+SECTION_NATS = 56 * np.log(
+    2
+)  # what a section costs beside its symbols: two lengths, a byte, the stack's first word
 # Everything from here to ``_rows`` is part of the format: weights of 2**16, found by counting shifts of photographs.
 OTHER = (
     32768,
@@ -141,17 +144,25 @@ def choose(
     """The shifts of one pass that save more bits than they cost: int8 [M]; ``before_M``: those of pass 0.
 
     The loss of a dimension at an index is what an ideal coder with the tables' prior would need for it, in nats:
-    minus the logarithm of the prior's mean of exp(-(z - e)^2 / 2).
+    minus the logarithm of the prior's mean of exp(-(z - e)^2 / 2). Nothing is shifted where all shifts together do not
+    pay for the section that would begin with them, nor where a target is no number: that is for the coder to refuse.
     """
-    saved_MK = np.zeros((channels, SYMBOLS), np.float64)
-    shift_costs(e_N, index_N, channel_N, observation_nats(tables), STEP, saved_MK)
+    if not np.isfinite(e_N).all():
+        return np.zeros(channels, np.int8)
+    cost_MK = np.zeros((channels, SYMBOLS), np.float64)
+    shift_costs(e_N, index_N, channel_N, observation_nats(tables), STEP, cost_MK)
     level = 10
     for _ in range(3):
         if before_M is None:
-            rows_MK = np.broadcast_to(_zero_row(level), saved_MK.shape)
+            rows_MK = np.broadcast_to(_zero_row(level), cost_MK.shape)
         else:
             rows_MK = _rows(level)[before_M.astype(np.int64) + REACH]
         price_MK = -np.log((rows_MK + 1) / 2.0**ans.PRECISION)
-        symbol_M = (saved_MK + price_MK).argmin(1)
+        symbol_M = (cost_MK + price_MK).argmin(1)
         level = _best_level(symbol_M if before_M is None else symbol_M[before_M == 0])
+    loss_MK = cost_MK + price_MK
+    gain = float((loss_MK[:, REACH] - loss_MK.min(1)).sum())
+    begun = before_M is not None and bool(before_M.any())
+    if not begun and gain < SECTION_NATS:
+        return np.zeros(channels, np.int8)
     return np.asarray(symbol_M - REACH, np.int8)

@@ -6,7 +6,7 @@ pass 1, which can make up for what the samples of pass 0 got wrong. Each step co
 so only the higher efforts refine. Decoders know nothing of it.
 
 The descent follows posterior means. With samples in their place, as in training, the gradient's noise of a few steps
-costs more than they bring (docs/benchmarks.md).
+costs more than they bring (docs/decisions/0005).
 
 Shapes: M channels on the h x w grid of latents.
 """

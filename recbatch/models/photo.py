@@ -130,6 +130,18 @@ class PhotoModel:
         The error is squared, in grey levels, averaged over colours and summed over the ``size`` (height, width) of
         the picture proper; ``pixels`` [1, H, W, 3] are padded.
         """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(
+            1
+        )  # sums of more threads are rounded otherwise, and a stream would depend on them
+        try:
+            return self._error_gradient(y, pixels, size, level)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _error_gradient(
+        self, y: Tensor, pixels: NDArray[np.uint8], size: tuple[int, int], level: int
+    ) -> Tensor:
         gradient = torch.zeros_like(y)
         height, width = size
         for strip in strips(pixels.shape[1], pixels.shape[2], GRADIENT_PIXELS):

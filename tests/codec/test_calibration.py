@@ -86,6 +86,21 @@ def test_the_true_scale_is_found(truth, index):
     assert np.abs(again - found).max() <= 1
 
 
+def test_one_outlier_shifts_nothing():
+    e_N = np.random.default_rng(3).normal(0, np.sqrt(1 + SIGMA[60] ** 2), 1000).astype(np.float32)
+    for outlier in (0.0, 1e3, 1e20):
+        e_N[7] = outlier
+        index_N, channel_N = np.full(1000, 60, np.uint8), np.zeros(1000, np.int16)
+        assert not choose(e_N, index_N, channel_N, Tables.default(), 1).any()
+
+
+@pytest.mark.parametrize("wild", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_left_for_the_coder_to_refuse(wild):
+    e_N = np.full(100, 50, np.float32)
+    e_N[3] = wild
+    assert not choose(e_N, np.full(100, 40, np.uint8), np.zeros(100, np.int16), Tables.default(), 1).any()
+
+
 def test_few_observations_are_not_worth_a_shift():
     e_N = np.array([3.0, -5.0], np.float32)
     found = choose(e_N, np.full(2, 40, np.uint8), np.arange(2, dtype=np.int16), Tables.default(), 2)
@@ -139,11 +154,11 @@ def test_refined_latents_lower_the_loss_and_leave_the_format_alone(weights, mode
 def test_refinement_is_the_same_on_every_number_of_threads(weights):
     import torch
 
-    source = source_of(photograph(128, 96, seed=8))
+    source = source_of(photograph(448, 320, seed=8))
     streams = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        codec = ImageCodec(Settings(level=12, effort=9, keep_originals="never"), weights=weights)
+        codec = ImageCodec(Settings(level=12, effort=8, keep_originals="never"), weights=weights)
         streams.append(codec.encode([source])[0].stream)
     torch.set_num_threads(1)
     assert streams[0] == streams[1]

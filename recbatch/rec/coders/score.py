@@ -16,6 +16,7 @@ from recbatch.rec.kernels.viterbi.cpu import Scores
 from recbatch.rec.tables import COLUMNS, GROUP, NARROW, OWN, SCALAR, WIDE, Tables, columns, knots, sigma
 
 FINE_BINS, PER_UNIT, PER_OCTAVE = 128, 8, 8  # bins of |e|: linear up to 16 noise units, then by octaves
+ESCAPE_NATS = 30.0  # about what an escape costs, whatever the density says of a target so far out
 BINS = FINE_BINS + 20 * PER_OCTAVE  # up to 2**24
 
 
@@ -106,7 +107,9 @@ def observation_nats(tables: Tables) -> NDArray[np.float32]:
             loss_NB.append(0.5 * (e_B - nearest_B * scalar.step_S[k]) ** 2 + escape_B)
             out[:, k] = np.min(loss_NB, axis=0)
         else:
-            out[:, k] = _lattice_nats(tables.arrays["density"][k].astype(np.float64), sigma(k), e_B)
+            out[:, k] = np.minimum(
+                ESCAPE_NATS, _lattice_nats(tables.arrays["density"][k].astype(np.float64), sigma(k), e_B)
+            )
     return out
 
 

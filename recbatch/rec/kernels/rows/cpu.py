@@ -87,7 +87,7 @@ def add_losses(
             r0, r1 = offsets[c] - rest0, offsets[c] - rest1
             total[c] += min(r0 * r0 + nats0[c], r1 * r1 + nats1[c])
         return
-    rest2, extra2, symbol2 = _terms(tries[2], e, step, shift, half)
+    rest2, extra2, symbol2 = _terms(tries[min(2, count - 1)], e, step, shift, half)
     rest3, extra3, symbol3 = _terms(tries[count - 1], e, step, shift, half)
     nats2, nats3 = nats_XKC[slot, symbol2], nats_XKC[slot, symbol3]
     for c in range(256):
