@@ -97,7 +97,9 @@ def demo(
     say(
         "over KL: bits of indices and symbols against the relative entropy of posteriors from priors. Below 0 the"
     )
-    say("image's prior was calibrated, or samples lie nearer to it; docs/benchmarks.md has the rate at equal PSNR.")
+    say(
+        "image's prior was calibrated, or samples lie nearer to it; docs/benchmarks.md has the rate at equal PSNR."
+    )
     say("")
     say(speed(report, start_up_s))
     picture = output / "comparison.png"
