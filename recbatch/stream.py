@@ -1,7 +1,8 @@
 """The .rec container: one coded image as bytes. docs/format.md is the normative text, section by section.
 
-    magic 8 | version 1 | kind | width height | level | model 8 | coder, parameters | digests 4 + 4
-    | which sections, their lengths | the sections | CRC-32
+    lossy:     magic 8 | version 1 | kind | width height | level | model 8 | coder, parameters | digests 4 + 4
+    lossless:  magic 8 | version 1 | kind | width height | level | model 4 | digest 4
+    both:      | which sections, their lengths | the sections | CRC-32
 
 Knows bytes only: no pixels, no networks, no coder. ``pack`` refuses what ``parse`` would not give back.
 ``parse`` believes no length and no size before it is checked against the bytes at hand, and reads nothing
@@ -22,13 +23,14 @@ MAGIC = b"\x93REC\r\n\x1a\n"  # a byte above 127, CR LF, ^Z, LF: text transfers 
 MAJOR, MINOR = 1, 0  # a new major is refused by old readers, a new minor is not
 
 CODEC_LOSSY = 1
-CODEC_LOSSLESS = 2  # reserved
+CODEC_LOSSLESS = 2
 
-SECTION_LATENTS = 1
+SECTION_LATENTS = 1  # of a lossless stream: its preview, a whole lossy stream
 SECTION_ALPHA = 2
 SECTION_METADATA = 3
 SECTION_RESIDUAL = 4
 SECTION_CALIBRATION = 5
+SECTION_FILE = 8  # of a lossless stream: what rebuilds the source file from the pixels
 FIRST_ANCILLARY_SECTION = 8  # from here on a reader may leave out what it does not know
 LAST_SECTION = 28
 
@@ -38,6 +40,7 @@ MAX_PIXELS_PER_BYTE = 2**18  # of the whole stream: what a reader allocates is b
 MAX_CODER = 2**16 - 1
 MAX_PARAMETERS_BYTES = 8
 MODEL_BYTES = 8
+SHORT_MODEL_BYTES = 4  # of a lossless stream: small images can't carry more
 DIGEST_BYTES = 4
 CRC_BYTES = 4
 HEADER_BYTES = 256  # no header is longer: this many bytes of a stream are enough for ``header``
@@ -101,11 +104,12 @@ class Header:
     width: int
     height: int
     model: bytes  # [8] head of the SHA-256 that names the decoder's weights
-    level: int  # rate level, 0..255
+    level: int  # rate level, or variant of a lossless model, 0..255
     coder: int  # coder number
     coder_parameters: bytes  # at most 8 bytes
     parameters_digest: bytes  # [4] of the exact networks' outputs: tells "other arithmetic" from "corrupt"
     latents_digest: bytes  # [4] of the integer sample
+    pixels_digest: bytes  # [4] of the pixels of a lossless stream, which has none of the four fields before
     sections: tuple[int, ...]  # kinds present, ascending
     lengths: tuple[int, ...]  # bytes of each but the last, which runs to the checksum
     minor: int = MINOR  # version that wrote the stream
@@ -122,10 +126,11 @@ class Stream:
     height: int
     model: bytes
     level: int
-    coder: int
-    coder_parameters: bytes
-    parameters_digest: bytes
-    latents_digest: bytes
+    coder: int = 0
+    coder_parameters: bytes = b""
+    parameters_digest: bytes = b""
+    latents_digest: bytes = b""
+    pixels_digest: bytes = b""
     sections: Mapping[int, bytes]  # by kind
 
 
@@ -149,16 +154,22 @@ def pack(stream: Stream) -> bytes:
     parts = [
         MAGIC,
         bytes([MAJOR << 4 | MINOR, MODES.index(stream.mode) | stream.codec << 2]),
-        _varint(stream.width),
-        _varint(stream.height),
+        varint(stream.width),
+        varint(stream.height),
         bytes([stream.level]),
         stream.model,
-        _varint(stream.coder << 4 | len(stream.coder_parameters)),
-        stream.coder_parameters,
-        stream.parameters_digest,
-        stream.latents_digest,
-        _varint(sum(1 << (kind - 1) for kind in kinds)),
-        *(_varint(len(stream.sections[kind])) for kind in kinds[:-1]),
+        *(
+            (stream.pixels_digest,)
+            if stream.codec == CODEC_LOSSLESS
+            else (
+                varint(stream.coder << 4 | len(stream.coder_parameters)),
+                stream.coder_parameters,
+                stream.parameters_digest,
+                stream.latents_digest,
+            )
+        ),
+        varint(sum(1 << (kind - 1) for kind in kinds)),
+        *(varint(len(stream.sections[kind])) for kind in kinds[:-1]),
         *(stream.sections[kind] for kind in kinds),
     ]
     body = b"".join(parts)
@@ -176,7 +187,7 @@ def header(data: bytes) -> Header:
         CorruptStream: not a stream, or its header ends early or contradicts the format.
         UnsupportedFormat: a newer major version, or a kind that is not known here.
     """
-    return _read_header(_Cursor(data))
+    return _read_header(Cursor(data))
 
 
 def parse(data: bytes, *, max_pixels: int = 10**9) -> Stream:
@@ -194,7 +205,7 @@ def parse(data: bytes, *, max_pixels: int = 10**9) -> Stream:
     (stored,) = struct.unpack_from("<I", data, end)
     if stored != zlib.crc32(memoryview(data)[:end]):
         raise CorruptStream("its checksum does not match", end)
-    cursor = _Cursor(data, end)
+    cursor = Cursor(data, end)
     head = _read_header(cursor)
     if head.width * head.height > max_pixels:
         raise StreamTooLarge(head.width, head.height, max_pixels)
@@ -206,6 +217,7 @@ def parse(data: bytes, *, max_pixels: int = 10**9) -> Stream:
     sections[head.sections[-1]] = cursor.take(end - cursor.offset, "the last section")
     stream = Stream(
         codec=head.codec,
+        pixels_digest=head.pixels_digest,
         mode=head.mode,
         width=head.width,
         height=head.height,
@@ -223,7 +235,33 @@ def parse(data: bytes, *, max_pixels: int = 10**9) -> Stream:
     return stream
 
 
-class _Cursor:
+def preview_size(data: bytes) -> int:
+    """How many leading bytes of a stream are enough for ``preview``; 0 where it has none.
+
+    Raises:
+        CorruptStream, UnsupportedFormat: as ``header``.
+    """
+    head = header(data)
+    if head.codec != CODEC_LOSSLESS or head.sections[0] != SECTION_LATENTS:
+        return 0
+    return head.size + (head.lengths[0] if head.lengths else 0)
+
+
+def preview(data: bytes) -> bytes:
+    """The preview of a lossless stream, itself a whole lossy stream; b"" where there is none.
+
+    ``data`` may be the first ``preview_size`` bytes of the stream, or all of it.
+
+    Raises:
+        CorruptStream, UnsupportedFormat: as ``header``; the preview's own checksum is for its reader to check.
+    """
+    end = preview_size(data)
+    if end > len(data):
+        raise CorruptStream(f"its preview ends at {end}, after the stream's last byte", len(data))
+    return bytes(data[header(data).size : end]) if end else b""
+
+
+class Cursor:
     """A position in bytes that can't run past ``end``."""
 
     def __init__(self, data: bytes, end: int | None = None) -> None:
@@ -265,26 +303,31 @@ def _check_magic_and_version(data: bytes) -> None:
         raise UnsupportedFormat(f"its format version is {major}, the newest known here is {MAJOR}")
 
 
-def _read_header(cursor: _Cursor) -> Header:
+def _read_header(cursor: Cursor) -> Header:
     _check_magic_and_version(cursor.data)
     minor = cursor.take(len(MAGIC) + 1, "the header")[-1] & 15
     kind = cursor.take(1, "the kind")[0]
     if kind >> 5:
         raise UnsupportedFormat(f"its kind is {kind:#04x}")
     codec = kind >> 2
-    if codec != CODEC_LOSSY:
+    if codec not in (CODEC_LOSSY, CODEC_LOSSLESS):
         raise UnsupportedFormat(f"its codec is {codec}")
     width = _positive(cursor, "the width")
     height = _positive(cursor, "the height")
     level = cursor.take(1, "the level")[0]
-    model = cursor.take(MODEL_BYTES, "the model's digest")
-    start = cursor.offset
-    coder = cursor.varint("the coder", MAX_CODER << 4 | 15)
-    if coder >> 4 == 0 or coder & 15 > MAX_PARAMETERS_BYTES:
-        raise CorruptStream(f"coder {coder >> 4} with {coder & 15} bytes of parameters is not one", start)
-    parameters = cursor.take(coder & 15, "the coder's parameters")
-    parameters_digest = cursor.take(DIGEST_BYTES, "the parameters' digest")
-    latents_digest = cursor.take(DIGEST_BYTES, "the latents' digest")
+    coder, parameters, parameters_digest, latents_digest, pixels_digest = 0, b"", b"", b"", b""
+    if codec == CODEC_LOSSLESS:
+        model = cursor.take(SHORT_MODEL_BYTES, "the model's digest")
+        pixels_digest = cursor.take(DIGEST_BYTES, "the pixels' digest")
+    else:
+        model = cursor.take(MODEL_BYTES, "the model's digest")
+        start = cursor.offset
+        coder = cursor.varint("the coder", MAX_CODER << 4 | 15)
+        if coder >> 4 == 0 or coder & 15 > MAX_PARAMETERS_BYTES:
+            raise CorruptStream(f"coder {coder >> 4} with {coder & 15} bytes of parameters is not one", start)
+        parameters = cursor.take(coder & 15, "the coder's parameters")
+        parameters_digest = cursor.take(DIGEST_BYTES, "the parameters' digest")
+        latents_digest = cursor.take(DIGEST_BYTES, "the latents' digest")
     start = cursor.offset
     present = cursor.varint("the list of sections", 2**LAST_SECTION - 1)
     kinds = tuple(number for number in range(1, LAST_SECTION + 1) if present >> (number - 1) & 1)
@@ -307,6 +350,7 @@ def _read_header(cursor: _Cursor) -> Header:
         coder_parameters=parameters,
         parameters_digest=parameters_digest,
         latents_digest=latents_digest,
+        pixels_digest=pixels_digest,
         sections=kinds,
         lengths=lengths,
         minor=minor,
@@ -314,7 +358,7 @@ def _read_header(cursor: _Cursor) -> Header:
     )
 
 
-def _positive(cursor: _Cursor, what: str) -> int:
+def _positive(cursor: Cursor, what: str) -> int:
     start = cursor.offset
     value = cursor.varint(what, MAX_SIDE)
     if value == 0:
@@ -324,34 +368,48 @@ def _positive(cursor: _Cursor, what: str) -> int:
 
 def _section_problem(stream: Stream) -> str:
     """What is wrong with the sections, or an empty string."""
-    if SECTION_LATENTS not in stream.sections:
+    lossless = stream.codec == CODEC_LOSSLESS
+    if not lossless and SECTION_LATENTS not in stream.sections:
         return "it has no latents"
     if (SECTION_ALPHA in stream.sections) != stream.mode.endswith("A"):
         return f"mode {stream.mode} and the alpha section contradict each other"
-    if SECTION_RESIDUAL in stream.sections:
-        return "a lossy stream has a residual"
-    empty = [kind for kind, data in stream.sections.items() if not data and kind != SECTION_LATENTS]
+    if (SECTION_RESIDUAL in stream.sections) != lossless:
+        return "a lossless stream has no residual" if lossless else "a lossy stream has a residual"
+    if lossless and SECTION_CALIBRATION in stream.sections:
+        return "a lossless stream has a calibration of its own"
+    may_be_empty = SECTION_RESIDUAL if lossless else SECTION_LATENTS
+    empty = [kind for kind, data in stream.sections.items() if not data and kind != may_be_empty]
     return f"section {empty[0]} is empty" if empty else ""
 
 
 def _problem_of(stream: Stream) -> str:
     """Why these fields can't be packed, or an empty string."""
+    lossless = stream.codec == CODEC_LOSSLESS
+    digests = (stream.parameters_digest, stream.latents_digest)
     checks = (
-        (stream.codec == CODEC_LOSSY, f"codec {stream.codec}"),
+        (stream.codec in (CODEC_LOSSY, CODEC_LOSSLESS), f"codec {stream.codec}"),
         (stream.mode in MODES, f"mode {stream.mode}"),
         (
             0 < stream.width <= MAX_SIDE and 0 < stream.height <= MAX_SIDE,
             f"{stream.width} x {stream.height} pixels",
         ),
-        (len(stream.model) == MODEL_BYTES, f"a model digest of {len(stream.model)} bytes"),
+        (
+            len(stream.model) == (SHORT_MODEL_BYTES if lossless else MODEL_BYTES),
+            f"a model digest of {len(stream.model)} bytes",
+        ),
         (0 <= stream.level <= 255, f"level {stream.level}"),
-        (0 < stream.coder <= MAX_CODER, f"coder {stream.coder}"),
+        ((stream.coder == 0) if lossless else (0 < stream.coder <= MAX_CODER), f"coder {stream.coder}"),
         (
             len(stream.coder_parameters) <= MAX_PARAMETERS_BYTES,
             f"{len(stream.coder_parameters)} coder parameters",
         ),
-        (len(stream.parameters_digest) == DIGEST_BYTES, "a parameters digest that is not 4 bytes"),
-        (len(stream.latents_digest) == DIGEST_BYTES, "a latents digest that is not 4 bytes"),
+        (lossless or len(digests[0]) == DIGEST_BYTES, "a parameters digest that is not 4 bytes"),
+        (lossless or len(digests[1]) == DIGEST_BYTES, "a latents digest that is not 4 bytes"),
+        (
+            len(stream.pixels_digest) == (DIGEST_BYTES if lossless else 0),
+            "a pixels digest that is not 4 bytes" if lossless else "a pixels digest",
+        ),
+        (not (lossless and (any(digests) or stream.coder_parameters)), "a lossy stream's fields"),
     )
     for good, problem in checks:
         if not good:
@@ -364,7 +422,7 @@ def _problem_of(stream: Stream) -> str:
     return f"section kind {foreign[0]}" if foreign else _section_problem(stream)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     groups = bytearray()
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import recbatch
-from recbatch.api import NoMode, QuarantinedImage, file_format, image_bytes, make_settings, stream_info
+from recbatch.api import ModesConflict, QuarantinedImage, file_format, image_bytes, make_settings, stream_info
 
 
 def gradient(width: int = 96, height: int = 64) -> Image.Image:
@@ -59,9 +59,21 @@ def test_pictures_of_other_modes_become_files_that_hold_them(mode: str) -> None:
         np.testing.assert_array_equal(np.asarray(again.convert(mode)), np.asarray(image))
 
 
-@pytest.mark.parametrize("chosen", [{"quality": None}, {"quality": 5, "original": True}])
-def test_pixels_never_change_unasked(chosen: dict[str, float | bool | None]) -> None:
-    with pytest.raises(NoMode, match="--quality"):
+def test_pixels_never_change_unasked() -> None:
+    assert make_settings().mode == make_settings(lossless=True).mode == "lossless"
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"quality": 5, "original": True},
+        {"quality": 5, "lossless": True},
+        {"quality": 5, "preview": False},
+        {"original": True, "exact_files": True},
+    ],
+)
+def test_modes_exclude_each_other(chosen: dict[str, float | bool]) -> None:
+    with pytest.raises(ModesConflict, match="--quality"):
         make_settings(**chosen)  # type: ignore[arg-type]
 
 

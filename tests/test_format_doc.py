@@ -55,11 +55,16 @@ def test_the_containers_numbers() -> None:
     kinds = {
         row[0]: row[1]
         for row in rows_of(text)
-        if row[0] in ("latents", "alpha", "metadata", "residual", "calibration")
+        if row[0] in ("latents", "alpha", "metadata", "residual", "calibration", "file recipe")
     }
-    assert kinds == {"latents": "1", "alpha": "2", "metadata": "3", "residual": "4", "calibration": "5"}
+    assert kinds == {
+        **{"latents": "1", "alpha": "2", "metadata": "3", "residual": "4", "calibration": "5"},
+        "file recipe": "8",
+    }
     assert (stream.SECTION_LATENTS, stream.SECTION_ALPHA) == (1, 2)
     assert (stream.SECTION_METADATA, stream.SECTION_RESIDUAL) == (3, 4)
+    assert (stream.SECTION_CALIBRATION, stream.SECTION_FILE) == (5, 8)
+    assert (stream.CODEC_LOSSY, stream.CODEC_LOSSLESS) == (1, 2)
     assert f"Kinds {stream.FIRST_ANCILLARY_SECTION} to {stream.LAST_SECTION} may be passed over" in text
     assert f"major {stream.MAJOR}, minor {stream.MINOR}" in PAGE
     assert f"- {stream.MAJOR}.{stream.MINOR}: " in section("Changes")

@@ -250,12 +250,15 @@ def test_a_colour_key_of_shallow_grey_is_scaled_with_it(depth: int, row: int, gr
     assert picture.notes == (f"{depth}-bit->{'l' if depth == 1 else '8-bit'}", "colour key->alpha")
 
 
-def test_texts_are_dropped_with_a_note_even_those_that_look_like_settings() -> None:
-    texts = [png_chunk(b"tEXt", name + b"\0value") for name in (b"transparency", b"icc_profile", b"Title")]
-    picture = read_picture(png_of(1, 1, 8, 0, b"\0\x07", *texts))
-    assert picture.pixels.tolist() == [[[7]]]
-    assert picture.metadata == Metadata()
-    assert picture.notes == ("texts dropped",)
+def test_texts_that_look_like_settings_change_nothing() -> None:
+    names = (b"transparency", b"icc_profile", b"interlace", b"bbox", b"exif", b"xmp", b"Title")
+    texts = [png_chunk(b"tEXt", name + b"\0value") for name in names]
+    picture = read_picture(png_of(1, 9, 8, 0, b"\0\x07" * 9, *texts))
+    assert picture.pixels.ravel().tolist() == [7] * 9
+    assert picture.alpha is None
+    assert (picture.metadata.icc, picture.metadata.exif, picture.metadata.xmp) == (None, None, None)
+    assert [chunk.data for chunk in picture.metadata.png_chunks] == [name + b"\0value" for name in names]
+    assert picture.notes == ()
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -509,11 +512,23 @@ def test_the_limit_is_the_callers_and_pillows_own_is_left_alone() -> None:
     assert before == Image.MAX_IMAGE_PIXELS
 
 
-def test_a_png_text_that_unpacks_to_gigabytes_is_refused() -> None:
-    packer = zlib.compressobj(9)
-    text = b"".join(packer.compress(bytes(2**20)) for _ in range(80)) + packer.flush()
-    with pytest.raises(TruncatedImage):
-        read_picture(png_of(1, 1, 8, 0, b"\0\0", png_chunk(b"zTXt", b"big\0\0" + text)))
+@pytest.mark.parametrize("head", [b"zTXt:big\0\0", b"zTXt:Raw profile type exif\0\0", b"tEXt:big\0"])
+def test_a_png_text_that_would_unpack_to_much_is_carried_as_it_is(head: bytes) -> None:
+    kind, _, name = head.partition(b":")
+    text = zlib.compress(bytes(5 * 2**20))
+    picture = read_picture(png_of(1, 1, 8, 0, b"\0\0", png_chunk(kind, name + text)))
+    assert [(chunk.kind, chunk.data) for chunk in picture.metadata.png_chunks] == [(kind, name + text)]
+
+
+@pytest.mark.parametrize("head", [b"iCCP:name\0\0", b"iTXt:XML:com.adobe.xmp\0\1\0\0\0"])
+def test_a_profile_or_xmp_that_unpacks_to_more_than_the_limit_keeps_the_file(
+    head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recbatch.images.reading.MAX_METADATA_BYTES", 2**16)
+    kind, _, name = head.partition(b":")
+    chunk = png_chunk(kind, name + zlib.compress(bytes(5 * 2**20)))
+    with pytest.raises(KeepOriginal, match=f" {2**16 + 1} bytes of metadata"):
+        read_picture(png_of(1, 1, 8, 0, b"\0\0", chunk))
 
 
 def test_pillows_warnings_do_not_leak_and_filters_come_back() -> None:
@@ -658,7 +673,7 @@ def test_what_is_no_metadata_is_corrupt(data: bytes) -> None:
 
 
 def test_a_metadata_field_from_the_future_is_passed_over() -> None:
-    record = struct.pack("<BI", 1, 2) + b"ab" + struct.pack("<BI", 64, 3) + b"new"
+    record = struct.pack("<BI", 1, 2) + b"ab" + struct.pack("<BI", 66, 3) + b"new"
     assert parse_metadata(packed(record)) == Metadata(icc=b"ab")
 
 

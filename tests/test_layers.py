@@ -47,8 +47,13 @@ FLOORS = {
     "__main__": floor("cli", HEAVY),
     "": floor("api", HEAVY | STORAGE | {"PIL", "typer", "rich"}),
 }
-EXCEPTIONS = {  # (module, package): why
-    ("recbatch.rec.kernels", "torch"): "a kernel for the GPU stands beside its reference, in gpu.py",
+EXCEPTIONS = {  # (start and end of a module's name, package): why
+    ("recbatch.rec.kernels", ".gpu", "torch"): "a kernel for the GPU stands beside its reference",
+    (
+        "recbatch.models.lossless",
+        ".geometry",
+        "numba",
+    ): "taps are gathered pixel by pixel, in a compiled kernel",
 }
 
 
@@ -98,8 +103,9 @@ def problems() -> Iterator[str]:
                 target = part(imported)
                 if target in known and target not in rules.inside | {"errors", part(module)}:
                     yield f"{module}:{line} imports recbatch.{target}"
-            elif package in rules.never and not (
-                module.endswith(".gpu") and any(module.startswith(m) and package == p for m, p in EXCEPTIONS)
+            elif package in rules.never and not any(
+                module.startswith(start) and module.endswith(end) and package == p
+                for start, end, p in EXCEPTIONS
             ):
                 yield f"{module}:{line} imports {package}"
 

@@ -217,7 +217,7 @@ def test_a_newer_major_version_is_refused_and_a_newer_minor_is_not() -> None:
     assert header(bytes(newer)).minor == 7
 
 
-@pytest.mark.parametrize("kind", [0b00_0000, 0b00_1001, 0b10_0101, 0b1000_0101])
+@pytest.mark.parametrize("kind", [0b00_0000, 0b00_1101, 0b10_0101, 0b1000_0101])
 def test_an_unknown_codec_or_a_reserved_bit_is_unsupported(kind: int) -> None:
     body = bytearray(pack(example())[:-CRC_BYTES])
     body[len(MAGIC) + 1] = kind

@@ -4,10 +4,9 @@ Heavy modules (torch, Ray, pyarrow) are imported by the function that needs them
 """
 
 from recbatch.api.archives import Archive, QuarantinedImage, open, pixel_check, verify
-from recbatch.api.common import NoMode, make_settings
+from recbatch.api.common import ModesConflict, make_settings
 from recbatch.api.jobs import compress, restore
 from recbatch.api.single import (
-    NoQuality,
     StreamInfo,
     UnknownFormat,
     decode,
@@ -25,8 +24,7 @@ __all__ = [
     "Archive",
     "ModelCheck",
     "ModelInfo",
-    "NoMode",
-    "NoQuality",
+    "ModesConflict",
     "QuarantinedImage",
     "StreamInfo",
     "UnknownFormat",

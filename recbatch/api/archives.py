@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from recbatch import archive as table
     from recbatch.archive import Finding, Record, Stats, VerifyReport
     from recbatch.codec import Decoder
+    from recbatch.engine import Report
+    from recbatch.engine.rows import Content
     from recbatch.images import Picture
 
 
 class Archive(Mapping[str, "Record"]):
-    """An archive, opened for reading: a mapping from key to record, and the images themselves."""
+    """An archive, opened for reading: a mapping from key to record, and the images themselves.
+
+    What is decoded is compared with what its row promises: pixels or files that come back exactly, by SHA-256.
+    """
 
     def __init__(self, table: table.Archive) -> None:
         self._table = table
@@ -54,7 +59,12 @@ class Archive(Mapping[str, "Record"]):
         """Records by key; ``where`` is a condition in SQL on the table's columns. Raises InvalidFilter."""
         return self._table.records(columns=columns, where=where)
 
+    def record(self, key: str, columns: Sequence[str] | None = None) -> Record:
+        """One record, or these columns of it, which is all that is read. Raises KeyNotFound."""
+        return self._table.record(key, columns)
+
     def to_arrow(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+        """The table's own columns; a whole stream is ``preview``, where that is not null, and ``stream``."""
         return self._table.to_arrow(columns=columns, where=where)
 
     def stats(self) -> Stats:
@@ -62,7 +72,7 @@ class Archive(Mapping[str, "Record"]):
 
     @property
     def light_columns(self) -> tuple[str, ...]:
-        """All columns but the streams themselves."""
+        """All columns but the streams themselves and their previews."""
         from recbatch.archive import LIGHT_COLUMNS
 
         return LIGHT_COLUMNS
@@ -80,11 +90,13 @@ class Archive(Mapping[str, "Record"]):
             "file_bytes": stats.file_bytes,
             "bytes_in": stats.total.bytes_in,
             "bytes_out": stats.total.bytes_out,
+            "previews": stats.total.previews,
+            "preview_bytes": stats.total.preview_bytes,
             "models": ", ".join(self._table.models()),
         }
 
     def image(self, key: str) -> Image.Image:
-        """One image, decoded. Raises KeyNotFound, QuarantinedImage, CorruptStream."""
+        """One image, decoded. Raises KeyNotFound, QuarantinedImage, CorruptStream, WrongRestoration."""
         return next(self.images([key]))
 
     def images(self, keys: Iterable[str]) -> Iterator[Image.Image]:
@@ -92,29 +104,84 @@ class Archive(Mapping[str, "Record"]):
         from recbatch.images import to_pil
 
         for key in keys:
-            yield to_pil(self._picture(self[key]))
+            yield to_pil(self._content(self[key]).picture)
+
+    def preview(self, key: str) -> Image.Image:
+        """A small-bytes look at one image, in its full size. Raises as ``image``.
+
+        Of a lossless image with a preview only that is read, 2 to 3 % of its bytes; it has no alpha. A lossy image is
+        its own preview; so is any other without one.
+        """
+        return next(self.previews([key]))
+
+    def previews(self, keys: Iterable[str]) -> Iterator[Image.Image]:
+        """Previews, one by one in the order of ``keys``."""
+        from recbatch.images import to_pil
+
+        for key in keys:
+            yield to_pil(self._preview(key))
+
+    def preview_file(self, key: str, format: str = "jpeg") -> bytes:
+        """One preview as a file: jpeg, png, webp or tiff; in a JPEG white takes the place of transparency."""
+        from recbatch.engine.rows import for_browsing
+        from recbatch.images import write_picture
+
+        return write_picture(for_browsing(self._preview(key), format), format)
 
     def file(self, key: str, format: str | None = None) -> tuple[str, bytes]:
-        """One image as a file: its format and bytes. Without ``format``: the original file where the archive
-        holds it, else a PNG."""
+        """One image as a file: its format and bytes. Without ``format``: the source's own file where the archive
+        holds it or what gives it back byte for byte, else a PNG."""
         from recbatch.images import write_picture
 
         record = self[key]
-        if format is None and record.codec == "original":
-            return record.source_format or "", stored(record)
-        return format or "png", write_picture(self._picture(record), format or "png")
+        content = self._content(record)
+        if format is None and (own := content.file()) is not None:
+            return record.source_format or "", own
+        return format or "png", write_picture(content.picture, format or "png")
 
     def stored(self, key: str) -> bytes:
-        """What the archive holds for a key: a .rec stream, or the original file."""
+        """What the archive holds for a key: a .rec stream, a recoded JPEG, or the original file."""
         return stored(self[key])
 
-    def _picture(self, record: Record) -> Picture:
-        from recbatch.images import read_picture
+    def restore_previews(
+        self,
+        destination: Location,
+        *,
+        where: str | None = None,
+        format: str = "jpeg",
+        workers: int | None = None,
+        overwrite: bool = False,
+        progress: Callable[[Any], None] | None = None,
+    ) -> Report:
+        """Write the archive's previews as files under their keys, for browsing; only previews are read where there
+        are any. Sources' own files of this format are written as they are."""
+        from recbatch import engine
 
-        data = stored(record)
-        if record.codec == "original":
-            return read_picture(data, convert=True)
-        return self._decoder.decode(data)
+        return engine.restore(
+            self.url,
+            os.fspath(destination),
+            where=where,
+            format=format,
+            workers=workers,
+            overwrite=overwrite,
+            previews=True,
+            progress=progress,
+        )
+
+    def _content(self, record: Record) -> Content:
+        from recbatch.engine.rows import Content
+
+        stored(record)
+        return Content(record, lambda data: self._decoder.decode(data))
+
+    def _preview(self, key: str) -> Picture:
+        from recbatch.engine.rows import CONTENT_COLUMNS, PREVIEW_COLUMNS, preview
+
+        record = self.record(key, PREVIEW_COLUMNS)
+        if record.preview is None:
+            record = self.record(key, CONTENT_COLUMNS)
+            stored(record)
+        return preview(record, lambda data: self._decoder.decode(data))
 
     @cached_property
     def _decoder(self) -> Decoder:
@@ -173,24 +240,33 @@ def verify(
 
 
 def pixel_check(decoder: Decoder) -> Callable[[Record], Finding | None]:
-    """Whether a row's bytes decode, to the size and mode that the row promises.
+    """Whether a row's bytes decode, to the size and mode that the row promises, and to what it promised by SHA-256:
+    the pixels of a lossless row, and the source's file of one that gives it back.
 
     A stream carries digests of its entropy-coded integers, so a decoder with other weights or other arithmetic is
-    found here, before pixels are compared with anything.
+    found here, before pixels are compared with anything. A lossless row's preview is decoded as well.
     """
     from recbatch.archive import Finding
-    from recbatch.codec import read_any
+    from recbatch.engine.rows import Content, preview_stream
 
     def check(record: Record) -> Finding | None:
+        content = Content(record, decoder.decode)
         try:
-            picture = read_any(stored(record), decoder)
+            stored(record)
+            if record.codec == "jpeg" and record.source_sha256 is not None:
+                content.file()
+                return None
+            picture = content.picture
+            content.file()
+            if preview_part := preview_stream(record):
+                decoder.decode(preview_part)
         except RecbatchError as error:
             return Finding(code=error.code, problem=str(error), key=record.key)
         found, want = (
             (picture.width, picture.height, picture.mode),
             (record.width, record.height, record.mode),
         )
-        if record.codec != "original" and found != want:
+        if record.codec not in ("original", "jpeg") and found != want:
             return Finding(
                 key=record.key, code="wrong-size", problem=f"it decodes to {found}, its row says {want}"
             )

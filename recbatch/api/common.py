@@ -16,43 +16,63 @@ Executor: TypeAlias = Literal["ray", "processes", "inline"]
 KeepOriginals: TypeAlias = Literal["never", "smaller", "always"]
 
 
-class NoMode(UsageError):
-    """Neither a quality nor ``original`` was asked for, or both: pixels never change unasked."""
+class ModesConflict(UsageError):
+    """More than one mode was asked for, or an option of another mode."""
 
-    code = "no-mode"
+    code = "modes-conflict"
+
+    def __init__(self, given: str, problem: str) -> None:
+        super().__init__(given, problem)
+        self.given, self.problem = given, problem
 
     def __str__(self) -> str:
         return (
-            "Not exactly one mode was chosen, and pixels never change unasked. Give either --quality 0..100 for lossy "
-            "coding or --original to keep the files' own bytes (--lossless does not exist yet)."
+            f"{self.given} {self.problem}. Give one of --lossless (the default), --quality 0..100 and --original; "
+            "--no-preview and --exact-files belong to --lossless."
         )
 
 
 def make_settings(
     *,
-    quality: float | None,
+    quality: float | None = None,
+    lossless: bool = False,
     original: bool = False,
-    model: str = "photo-s",
+    preview: bool = True,
+    exact_files: bool = False,
+    model: str | None = None,
     coder: str = "trellis",
     effort: int = 5,
     keep_originals: KeepOriginals = "smaller",
     max_pixels: int = 200_000_000,
 ) -> Settings:
-    """Codec settings, checked before any work begins. Raises NoMode, BadSetting, UnknownModel, UnknownCoder."""
-    if (quality is None) == (not original):
-        raise NoMode
+    """Codec settings, checked before any work begins; lossless where no mode is given.
+
+    Raises ModesConflict, BadSetting, UnknownModel, UnknownCoder.
+    """
+    chosen = {"--lossless": lossless, "--quality": quality is not None, "--original": original}
+    given = [name for name, is_given in chosen.items() if is_given]
+    if len(given) > 1:
+        raise ModesConflict(" and ".join(given), "exclude each other")
+    mode = {"--quality": "lossy", "--original": "original"}.get(given[0] if given else "", "lossless")
+    if mode != "lossless" and (exact_files or not preview):
+        raise ModesConflict(
+            "--exact-files" if exact_files else "--no-preview", f"means nothing with {given[0]}"
+        )
     from recbatch.codec import Settings, level_of_quality
 
-    if quality is not None:
+    if mode != "original":
+        from recbatch.codec.types import DEFAULT_MODELS
         from recbatch.models import weights
         from recbatch.rec.coders.registry import NUMBERS, UnknownCoder
 
-        weights.read(model)
+        weights.read(model or DEFAULT_MODELS[mode])
         if coder not in NUMBERS:
             raise UnknownCoder(coder)
     return Settings(
-        mode="original" if original else "lossy",
-        model=model,
+        mode=mode,
+        model=model or "",
+        preview=preview,
+        exact_files=exact_files,
         level=0 if quality is None else level_of_quality(quality),
         coder=coder,
         effort=effort,

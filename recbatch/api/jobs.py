@@ -17,8 +17,11 @@ def compress(
     archive: Location,
     *,
     quality: float | None = None,
+    lossless: bool = False,
     original: bool = False,
-    model: str = "photo-s",
+    preview: bool = True,
+    exact_files: bool = False,
+    model: str | None = None,
     coder: str = "trellis",
     effort: int = 5,
     keep_originals: KeepOriginals = "smaller",
@@ -34,13 +37,22 @@ def compress(
 ) -> Report:
     """Archive what is new or changed under ``source``; run it again to go on after any interruption.
 
-    Give either ``quality`` (0..100, lossy) or ``original=True`` (the files' own bytes).
+    Lossless unless ``quality`` (0..100, lossy) or ``original=True`` (the files' own bytes) is given.
+
+    Args:
+        preview: lossless images carry a lossy preview in their first bytes, which are read alone.
+        exact_files: lossless images give back their source files, not only their pixels; a file that can't be
+            rebuilt from its pixels is kept as it is.
+        model: by default ``exact-s`` for lossless coding, ``photo-s`` for lossy.
     """
     from recbatch import engine
 
     settings = make_settings(
         quality=quality,
+        lossless=lossless,
         original=original,
+        preview=preview,
+        exact_files=exact_files,
         model=model,
         coder=coder,
         effort=effort,

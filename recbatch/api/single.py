@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from recbatch.errors import RecbatchError, UsageError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from recbatch.codec import Encoded
+    from recbatch.codec import Decoder, Encoded, ImageCodec, Settings
 
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 SUFFIXES = {
@@ -26,15 +27,6 @@ SUFFIXES = {
     ".tif": "tiff",
     ".tiff": "tiff",
 }
-
-
-class NoQuality(UsageError):
-    """A single image was to be encoded without a quality."""
-
-    code = "no-quality"
-
-    def __str__(self) -> str:
-        return "No quality was chosen. Give --quality 0..100: 0 is smallest, 100 nearest to the source."
 
 
 class UnknownFormat(UsageError):
@@ -55,8 +47,10 @@ class UnknownFormat(UsageError):
 def encode(
     image: Image.Image | bytes | Location,
     *,
-    quality: float,
-    model: str = "photo-s",
+    quality: float | None = None,
+    lossless: bool = False,
+    preview: bool = True,
+    model: str | None = None,
     coder: str = "trellis",
     effort: int = 5,
     max_pixels: int = 200_000_000,
@@ -65,42 +59,70 @@ def encode(
 
     Args:
         image: a Pillow image, the bytes of an image file, or the path of one.
-        quality: 0 (smallest) to 100 (nearest to the source).
+        quality: 0 (smallest) to 100 (nearest to the source); without it every pixel comes back.
+        lossless: the same as no quality, said aloud.
+        preview: a lossless stream begins with a lossy preview.
 
-    What a stream can't hold (16 bits, CMYK, animation) is converted, as ``encode_measured`` notes.
+    With a quality, what a stream can't hold (16 bits, CMYK, animation) is converted, as ``encode_measured`` notes;
+    without one it is refused.
 
     Raises:
-        ImageError: the image is broken, or too large.
+        ImageError: the image is broken, too large, or can't be held without loss.
     """
     return encode_measured(
-        image, quality=quality, model=model, coder=coder, effort=effort, max_pixels=max_pixels
+        image,
+        quality=quality,
+        lossless=lossless,
+        preview=preview,
+        model=model,
+        coder=coder,
+        effort=effort,
+        max_pixels=max_pixels,
     ).stream
 
 
 def encode_measured(
     image: Image.Image | bytes | Location,
     *,
-    quality: float,
-    model: str = "photo-s",
+    quality: float | None = None,
+    lossless: bool = False,
+    preview: bool = True,
+    model: str | None = None,
     coder: str = "trellis",
     effort: int = 5,
     max_pixels: int = 200_000_000,
 ) -> Encoded:
     """As ``encode``, with all that the codec found out: bits by kind, PSNR, MS-SSIM, notes."""
-    from recbatch.codec import ImageCodec, Source
+    from recbatch.codec import Source
 
     settings = make_settings(
         quality=quality,
+        lossless=lossless,
+        preview=preview,
         model=model,
         coder=coder,
         effort=effort,
         keep_originals="never",
         max_pixels=max_pixels,
     )
-    (result,) = ImageCodec(settings).encode([Source(name="image", data=image_bytes(image))])
+    (result,) = _codec(settings).encode([Source(name="image", data=image_bytes(image))])
     if isinstance(result, RecbatchError):
         raise result
     return result
+
+
+@lru_cache(maxsize=2)  # a model takes longer to load than a small image to code
+def _codec(settings: Settings) -> ImageCodec:
+    from recbatch.codec import ImageCodec
+
+    return ImageCodec(settings)
+
+
+@lru_cache(maxsize=1)
+def _decoder() -> Decoder:
+    from recbatch.codec import Decoder
+
+    return Decoder()
 
 
 def image_bytes(image: Image.Image | bytes | Location) -> bytes:
@@ -130,18 +152,16 @@ def decode(stream: bytes, *, max_pixels: int = 10**9) -> Image.Image:
 
     Raises CorruptStream, UnsupportedFormat, StreamTooLarge, UnknownModel.
     """
-    from recbatch.codec import Decoder
     from recbatch.images import to_pil
 
-    return to_pil(Decoder().decode(stream, max_pixels=max_pixels))
+    return to_pil(_decoder().decode(stream, max_pixels=max_pixels))
 
 
 def decode_file(stream: bytes, format: str = "png", *, max_pixels: int = 10**9) -> bytes:
     """A .rec stream as the bytes of an image file: png, webp, jpeg or tiff. Raises CannotWrite too."""
-    from recbatch.codec import Decoder
     from recbatch.images import write_picture
 
-    return write_picture(Decoder().decode(stream, max_pixels=max_pixels), format)
+    return write_picture(_decoder().decode(stream, max_pixels=max_pixels), format)
 
 
 def file_format(name: str) -> str:
@@ -172,6 +192,7 @@ class StreamInfo:
     coder_parameters: str
     parameters_digest: str
     latents_digest: str
+    pixels_digest: str
     bytes: Mapping[str, int]
 
 
@@ -181,12 +202,14 @@ def stream_info(data: bytes) -> StreamInfo:
     from recbatch.codec import quality_of_level
 
     parsed, head = stream.parse(data), stream.header(data)
+    lossless = parsed.codec == stream.CODEC_LOSSLESS
     names = {
-        stream.SECTION_LATENTS: "latents",
+        stream.SECTION_LATENTS: "preview" if lossless else "latents",
         stream.SECTION_ALPHA: "alpha",
         stream.SECTION_METADATA: "metadata",
         stream.SECTION_RESIDUAL: "residual",
         stream.SECTION_CALIBRATION: "calibration",
+        stream.SECTION_FILE: "file recipe",
     }
     sections = {names.get(kind, f"section {kind}"): len(part) for kind, part in parsed.sections.items()}
     return StreamInfo(
@@ -202,12 +225,13 @@ def stream_info(data: bytes) -> StreamInfo:
         model=parsed.model.hex(),
         model_name=_zoo_name(parsed.model),
         level=parsed.level,
-        quality=quality_of_level(parsed.level),
-        coder=_coder_name(parsed.coder, parsed.coder_parameters),
+        quality=100 if lossless else quality_of_level(parsed.level),
+        coder="" if lossless else _coder_name(parsed.coder, parsed.coder_parameters),
         coder_number=parsed.coder,
         coder_parameters=parsed.coder_parameters.hex(),
         parameters_digest=parsed.parameters_digest.hex(),
         latents_digest=parsed.latents_digest.hex(),
+        pixels_digest=parsed.pixels_digest.hex(),
         bytes={"header and checksum": len(data) - sum(sections.values()), **sections},
     )
 
@@ -215,7 +239,7 @@ def stream_info(data: bytes) -> StreamInfo:
 def _zoo_name(head: bytes) -> str | None:
     from recbatch.models import weights
 
-    return weights.zoo().get(head)
+    return next((name for known, name in weights.zoo().items() if known.startswith(head)), None)
 
 
 def _coder_name(number: int, parameters: bytes) -> str:

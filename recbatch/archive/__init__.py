@@ -33,13 +33,24 @@ from recbatch.archive.errors import (
     UnsafeGrace,
 )
 from recbatch.archive.maintenance import Version, vacuum, versions
-from recbatch.archive.schema import COLUMNS, FORMAT, LIGHT_COLUMNS, TABLE, DataFile, Record
+from recbatch.archive.schema import (
+    COLUMNS,
+    FORMAT,
+    HEAVY_COLUMNS,
+    LATER_COLUMNS,
+    LIGHT_COLUMNS,
+    TABLE,
+    DataFile,
+    Record,
+)
 from recbatch.archive.stats import Stats, Totals
 from recbatch.archive.verify import Checked, Finding, VerifyReport, verify
 
 __all__ = [
     "COLUMNS",
     "FORMAT",
+    "HEAVY_COLUMNS",
+    "LATER_COLUMNS",
     "LIGHT_COLUMNS",
     "TABLE",
     "Archive",

@@ -168,7 +168,11 @@ class Archive:
         return isinstance(key, str) and self._find(key, ["key"]) is not None
 
     def __getitem__(self, key: str) -> Record:
-        record = self._find(key, None)
+        return self.record(key)
+
+    def record(self, key: str, columns: Iterable[str] | None = None) -> Record:
+        """One row, or these columns of it. Raises KeyNotFound."""
+        record = self._find(key, columns)
         if record is None:
             raise KeyNotFound(self.url, key)
         return record
@@ -178,7 +182,7 @@ class Archive:
         return default if record is None else record
 
     def _find(self, key: str, columns: Iterable[str] | None) -> Record | None:
-        names = known_columns(columns)
+        names = known_columns(columns, whole=True)
         for file in in_range(self.files(), key, key):
             for table in read_tables(self._store, file.path, names, keys=[key]):
                 return table_to_records(table)[0]
@@ -195,12 +199,14 @@ class Archive:
         """Rows as records, one row group in memory at a time.
 
         Args:
-            columns: what to read (``key`` always is); all by default. Leave out ``stream`` to stay cheap.
+            columns: what to read (``key`` always is); all by default. Leave out ``stream`` to stay cheap, and
+                take ``preview`` to read that alone.
             where: an SQL condition over the columns; other rows' streams are not read.
             keys: only these rows.
             files: only rows of these data files, by their paths.
         """
-        for table in self.tables(columns, where, keys=keys, files=files):
+        names = known_columns(columns, whole=True)
+        for table in self.tables(names, where, keys=keys, files=files):
             yield from table_to_records(table)
 
     def tables(
@@ -211,7 +217,10 @@ class Archive:
         keys: Collection[str] | None = None,
         files: Collection[str] | None = None,
     ) -> Iterator[pa.Table]:
-        """The same rows as Arrow tables, one for each row group that has any."""
+        """The same rows as Arrow tables, one for each row group that has any.
+
+        These are the table's own columns: a whole stream is ``preview``, where that is not null, and ``stream``.
+        """
         names = known_columns(columns)
         wanted: set[str] | None = None if keys is None else set(keys)
         if where is not None:
@@ -227,7 +236,7 @@ class Archive:
                 yield from read_tables(self._store, file.path, names, keys=mine)
 
     def to_arrow(self, columns: Iterable[str] | None = None, where: str | None = None) -> pa.Table:
-        """All these rows in memory at once."""
+        """All these rows in memory at once, as ``tables`` gives them."""
         names = known_columns(columns)
         schema = pa.schema([TABLE.field(name) for name in names])
         tables = [table.cast(schema) for table in self.tables(names, where)]

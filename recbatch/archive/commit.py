@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import pyarrow as pa
 from deltalake import DeltaTable, Schema
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
@@ -108,6 +109,8 @@ def commit_shards(
                 rewritten=0,
                 turns=turn,
             )
+        if widen(store, table):
+            return attempt(turn)
         todo = [(shard, file) for shard, file in shards if shard not in done]
         for shard, file in todo:
             _check_present(store, shard, file)
@@ -135,6 +138,24 @@ def commit_shards(
         )
 
     return persist(store, attempt, patience)
+
+
+def widen(store: Store, table: DeltaTable) -> bool:
+    """Give the table of an older archive the columns that came later, in a version of their own."""
+    present = set(pa.schema(table.schema().to_arrow()).names)
+    missing = [field for field in Schema.from_arrow(TABLE).fields if field.name not in present]
+    if not missing:
+        return False
+    version = table.version() + 1
+    table.alter.add_columns(
+        missing,
+        commit_properties=CommitProperties(
+            max_commit_retries=0,
+            app_transactions=[Transaction(SERIAL, version, int(time.time() * 1000))],
+        ),
+    )
+    store.settle(version)
+    return True
 
 
 def persist(store: Store, attempt: Callable[[int], T], patience: Patience) -> T:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from recbatch.archive.errors import CorruptArchive
-from recbatch.archive.schema import COLUMNS, DataFile
+from recbatch.archive.schema import COLUMNS, HEAVY_COLUMNS, DataFile, completed
 from recbatch.archive.store import Store, plain
 
 
@@ -105,10 +105,10 @@ def read_tables(
     wanted_array = None if wanted is None else pa.array(wanted, pa.string())
     with opened(store, path) as file:
         present = [name for name in columns if name in file.schema_arrow.names]
-        heavy = "stream" in present
+        heavy = not HEAVY_COLUMNS.isdisjoint(present)
         for group in range(file.num_row_groups):
             if wanted is None:
-                yield read_group(store, path, file, group, present)
+                yield completed(read_group(store, path, file, group, present), columns)
                 continue
             bounds = key_range(file, group)
             if bounds is not None and not touches(wanted, *bounds):
@@ -120,7 +120,7 @@ def read_tables(
             table = read_group(store, path, file, group, _with_key(present))
             table = table.filter(_mask(table, wanted_array))
             if table.num_rows:
-                yield table.select(present)
+                yield completed(table, columns)
 
 
 def _with_key(columns: Sequence[str]) -> list[str]:
@@ -131,14 +131,19 @@ def _mask(table: pa.Table, wanted: Any) -> Any:
     return pc.is_in(table.column("key"), value_set=wanted)
 
 
-def known_columns(columns: Iterable[str] | None, available: Collection[str] = COLUMNS) -> list[str]:
-    """The columns to read, ``key`` always among them, in the table's order."""
+def known_columns(columns: Iterable[str] | None, *, whole: bool = False) -> list[str]:
+    """The columns to read, ``key`` always among them, in the table's order.
+
+    With ``whole`` no stream is read without its leading part.
+    """
     if columns is None:
-        return [name for name in COLUMNS if name in available]
+        return list(COLUMNS)
     asked = {"key", *columns}
     if unknown := sorted(asked - set(COLUMNS)):
         raise ValueError(f"no such columns: {', '.join(unknown)}")
-    return [name for name in COLUMNS if name in asked and name in available]
+    if whole and "stream" in asked:
+        asked.add("preview")
+    return [name for name in COLUMNS if name in asked]
 
 
 def in_range(files: Iterable[DataFile], low: str, high: str) -> list[DataFile]:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from recbatch.archive.errors import CorruptArchive, DuplicateKey
 from recbatch.archive.reader import in_range, opened, read_group, read_keys
-from recbatch.archive.schema import COLUMNS, TABLE, DataFile
+from recbatch.archive.schema import COLUMNS, TABLE, DataFile, completed
 from recbatch.archive.store import Store
 from recbatch.archive.writer import write_tables
 
@@ -70,7 +70,7 @@ def without(store: Store, old: DataFile, doomed: frozenset[str]) -> Swap:
                 kept += remaining.num_rows
                 dropped += table.num_rows - remaining.num_rows
                 if remaining.num_rows:
-                    yield remaining.cast(TABLE)
+                    yield completed(remaining, COLUMNS).cast(TABLE)
 
     groups = rest()
     first = next(groups, None)

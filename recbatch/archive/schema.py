@@ -23,7 +23,9 @@ TABLE = pa.schema(
         pa.field("status", pa.string(), nullable=False),
         pa.field("codec", pa.string()),
         pa.field("stream", pa.large_binary()),
+        pa.field("preview", pa.large_binary()),
         pa.field("stream_size", pa.int64()),
+        pa.field("preview_size", pa.int64()),
         pa.field("stream_sha256", pa.binary()),  # Delta knows no fixed width; the length is checked here
         pa.field("source_uri", pa.string()),
         pa.field("source_size", pa.int64()),
@@ -56,22 +58,31 @@ TABLE = pa.schema(
     ]
 )
 COLUMNS: tuple[str, ...] = tuple(TABLE.names)
-LIGHT_COLUMNS: tuple[str, ...] = tuple(name for name in COLUMNS if name != "stream")
+HEAVY_COLUMNS = frozenset({"stream", "preview"})
+LIGHT_COLUMNS: tuple[str, ...] = tuple(name for name in COLUMNS if name not in HEAVY_COLUMNS)
+LATER_COLUMNS = frozenset(
+    {"preview", "preview_size"}
+)  # archives made before have none; there they read as null
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One row: an archived image (``status`` "ok"), or one that could not be ("quarantined").
 
-    ``stream_size`` and ``stream_sha256`` follow from ``stream`` and are filled in where it is given.
-    A record read without the column ``stream`` has ``stream=None`` and keeps both.
+    ``stream`` is the whole file, ``preview`` the leading bytes of it that can be read alone, if there are such. The
+    table holds every byte once: the column ``stream`` begins where ``preview`` ends, and reading joins them.
+
+    ``stream_size``, ``preview_size`` and ``stream_sha256`` follow from the bytes and are filled in where these are
+    given. A record read without the column ``stream`` has ``stream=None`` and keeps them.
     """
 
     key: str  # path below the source's root; bytes that are no UTF-8 arrive percent-escaped
     status: str = "ok"
-    codec: str | None = None  # lossy, lossless, original
+    codec: str | None = None  # lossy, lossless, jpeg, original
     stream: bytes | None = None
+    preview: bytes | None = None
     stream_size: int | None = None
+    preview_size: int | None = None
     stream_sha256: bytes | None = None
     source_uri: str | None = None
     source_size: int | None = None
@@ -103,6 +114,8 @@ class Record:
     recbatch_version: str | None = None
 
     def __post_init__(self) -> None:
+        if self.preview is not None and self.preview_size is None:
+            object.__setattr__(self, "preview_size", len(self.preview))
         if self.stream is None:
             return
         if self.stream_size is None:
@@ -157,12 +170,19 @@ def check_record(record: Record) -> None:
         raise refuse(f"stream_size is {record.stream_size}, the stream has {len(record.stream)} bytes")
     if record.stream_sha256 != hashlib.sha256(record.stream).digest():
         raise refuse("stream_sha256 is not the digest of the stream")
+    if (record.preview_size or 0) != len(record.preview or b""):
+        raise refuse(
+            f"preview_size is {record.preview_size}, the preview has {len(record.preview or b'')} bytes"
+        )
+    if record.preview is not None and not (record.preview and record.stream.startswith(record.preview)):
+        raise refuse("its preview is not the beginning of its stream")
 
 
 def records_to_table(records: Sequence[Record], *, created_at: dt.datetime) -> pa.Table:
     """Arrow rows in the order given; ``created_at`` fills in where a record has none."""
     columns: dict[str, list[Any]] = {name: [getattr(record, name) for record in records] for name in COLUMNS}
     columns["created_at"] = [value or created_at for value in columns["created_at"]]
+    columns["stream"] = [_after_preview(record) for record in records]
     try:
         return pa.table(columns, schema=TABLE)
     except (pa.ArrowException, OverflowError) as error:
@@ -173,13 +193,38 @@ def records_to_table(records: Sequence[Record], *, created_at: dt.datetime) -> p
 
 
 def table_to_records(table: pa.Table) -> list[Record]:
-    """The rows as records; columns that are absent, or unknown to this version, are left out."""
+    """The rows as records; columns that are absent, or unknown to this version, are left out.
+
+    The streams are whole where the table has both columns that they are kept in.
+    """
     names = [name for name in table.column_names if name in _FIELDS]
     columns = [table.column(name).to_pylist() for name in names]
     if "notes" in names:
         place = names.index("notes")
         columns[place] = [tuple(notes or ()) for notes in columns[place]]
+    if "stream" in names and "preview" in names:
+        place, previews = names.index("stream"), columns[names.index("preview")]
+        columns[place] = [
+            preview + rest if preview and rest is not None else rest
+            for preview, rest in zip(previews, columns[place], strict=True)
+        ]
     return [Record(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def _after_preview(record: Record) -> bytes | None:
+    """What the column ``stream`` holds."""
+    if record.stream is None or not record.preview:
+        return record.stream
+    return record.stream[len(record.preview) :]
+
+
+def completed(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """These columns in this order; those that the table's file was written before are null."""
+    for name in names:
+        if name in LATER_COLUMNS and name not in table.column_names:
+            field = TABLE.field(name)
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select([name for name in names if name in table.column_names])
 
 
 def schema_problem(found: pa.Schema, want: Iterable[pa.Field] = TABLE) -> str | None:
@@ -187,6 +232,8 @@ def schema_problem(found: pa.Schema, want: Iterable[pa.Field] = TABLE) -> str | 
     for field in want:
         place = found.get_field_index(field.name)
         if place < 0:
+            if field.name in LATER_COLUMNS:
+                continue
             return f"column {field.name} is missing"
         if _plain(found.field(place).type) != _plain(field.type):
             return f"column {field.name} has type {found.field(place).type}, not {field.type}"

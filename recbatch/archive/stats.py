@@ -14,12 +14,14 @@ from recbatch.archive.schema import DataFile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Sums over one group of rows. Bytes in are the sources', bytes out the streams'."""
+    """Sums over one group of rows. Bytes in are the sources', bytes out the streams', with their previews."""
 
     images: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     pixels: int = 0
+    previews: int = 0  # rows whose preview can be read alone
+    preview_bytes: int = 0
 
     @property
     def bpp(self) -> float | None:
@@ -30,8 +32,14 @@ class Totals:
         """Bytes out by bytes in."""
         return self.bytes_out / self.bytes_in if self.bytes_in else None
 
+    @property
+    def preview_share(self) -> float | None:
+        """Bytes of previews by bytes out: what browsing all of it reads."""
+        return self.preview_bytes / self.bytes_out if self.bytes_out else None
+
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "bpp": self.bpp, "ratio": self.ratio}
+        more = {"bpp": self.bpp, "ratio": self.ratio, "preview_share": self.preview_share}
+        return {**asdict(self), **more}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +47,8 @@ class Stats:
     """``total`` and the groups by codec and model are of rows with status "ok"; ``by_status`` is of all."""
 
     COLUMNS: ClassVar[tuple[str, ...]] = (
-        *("key", "status", "codec", "model", "source_size", "stream_size", "width", "height"),
-        *("kl_bits", "index_bits", "side_bits", "error_code"),
+        *("key", "status", "codec", "model", "source_size", "stream_size", "preview_size"),
+        *("width", "height", "kl_bits", "index_bits", "side_bits", "error_code"),
     )
 
     rows: int
@@ -95,8 +103,12 @@ def gather(files: Sequence[DataFile], tables: Iterable[pa.Table]) -> Stats:
 
 
 _GROUPS = ["status", "codec", "model", "error_code"]
-_SUMS = ["source_size", "stream_size", "kl_bits", "index_bits", "side_bits"]
-_AGGREGATES = [("status", "count"), *((name, "sum") for name in (*_SUMS, "pixels"))]
+_SUMS = ["source_size", "stream_size", "preview_size", "kl_bits", "index_bits", "side_bits"]
+_AGGREGATES = [
+    ("status", "count"),
+    ("preview_size", "count"),
+    *((name, "sum") for name in (*_SUMS, "pixels")),
+]
 
 
 def _pixels(table: pa.Table) -> Any:
@@ -110,6 +122,8 @@ def _totals(rows: Iterable[dict[str, Any]]) -> Totals:
         bytes_in=sum(row["source_size_sum"] or 0 for row in rows),
         bytes_out=sum(row["stream_size_sum"] or 0 for row in rows),
         pixels=sum(row["pixels_sum"] or 0 for row in rows),
+        previews=sum(row["preview_size_count"] for row in rows),
+        preview_bytes=sum(row["preview_size_sum"] or 0 for row in rows),
     )
 
 

@@ -163,7 +163,8 @@ class Store:
             with open(self.local / name, "rb") as file:
                 yield file
         else:
-            with self.fs.open(self.where(name), "rb") as file:
+            # no cache: Parquet knows what it needs, and the default one would read 50 MB ahead of every piece
+            with self.fs.open(self.where(name), "rb", cache_type="none") as file:
                 yield file
 
     def read(self, name: str) -> bytes | None:

@@ -21,7 +21,14 @@ import pyarrow.parquet as pq
 from recbatch.archive.archive import Archive
 from recbatch.archive.errors import CorruptArchive, DecoderNeeded
 from recbatch.archive.reader import key_range, opened, read_group
-from recbatch.archive.schema import COLUMNS, DataFile, Record, schema_problem, table_to_records
+from recbatch.archive.schema import (
+    COLUMNS,
+    HEAVY_COLUMNS,
+    DataFile,
+    Record,
+    schema_problem,
+    table_to_records,
+)
 from recbatch.archive.store import Store, plain
 from recbatch.errors import RecbatchError
 
@@ -144,6 +151,9 @@ def check_record(record: Record) -> Finding | None:
         )
     if record.stream_sha256 != hashlib.sha256(record.stream).digest():
         return wrong("wrong-digest", "its stream's SHA-256 is not the row's")
+    if (record.preview_size or 0) != len(record.preview or b""):
+        found = f"its preview has {len(record.preview or b'')} bytes, not {record.preview_size}"
+        return wrong("wrong-preview-size", found)
     return None
 
 
@@ -291,10 +301,11 @@ class _Run:
         """A page's checksum failed: name the columns that are hit, and by the streams' digests the rows."""
         bad = list(self._bad_columns(file, parquet, group))
         before = len(self.findings)
-        if bad == ["stream"]:
+        if bad and HEAVY_COLUMNS.issuperset(bad):
             try:
                 with opened(self.store, file.path, checksums=False) as unchecked:
-                    table = read_group(self.store, file.path, unchecked, group, COLUMNS)
+                    names = [name for name in COLUMNS if name in unchecked.schema_arrow.names]
+                    table = read_group(self.store, file.path, unchecked, group, names)
                 for record in table_to_records(table):
                     if (finding := check_record(record)) is not None:
                         self.rows_checked += 1

@@ -20,6 +20,7 @@ from recbatch.archive.errors import DuplicateKey
 from recbatch.archive.schema import (
     FORMAT,
     FORMAT_PROPERTY,
+    HEAVY_COLUMNS,
     TABLE,
     DataFile,
     Record,
@@ -32,7 +33,7 @@ GROUP_MIN_BYTES = 2 * 2**20
 GROUP_MAX_BYTES = 4 * 2**20
 _ROW_BYTES = 400  # of a row beside its stream, roughly
 
-_INCOMPRESSIBLE = frozenset({"stream", "stream_sha256", "source_sha256", "pixels_sha256"})
+_INCOMPRESSIBLE = HEAVY_COLUMNS | {"stream_sha256", "source_sha256", "pixels_sha256"}
 _COMPRESSION = {field.name: "NONE" if field.name in _INCOMPRESSIBLE else "ZSTD" for field in TABLE}
 _COMPRESSION["notes.list.element"] = _COMPRESSION.pop("notes")
 _DICTIONARY = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from recbatch.codec import model_weights
 from recbatch.errors import UsageError
 from recbatch.images import Picture, read_picture
+from recbatch.models import weights
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 
@@ -59,4 +59,4 @@ def load_weights(model: str) -> bytes:
     """Safetensors bytes of a model of the package, or of a file. Raises UnknownModel."""
     if model.endswith(".safetensors"):
         return Path(model).read_bytes()
-    return model_weights(model)[1]
+    return weights.read(model)

@@ -163,7 +163,7 @@ def lossy_benchmark(
     level_rows: list[LevelRow] = []
     for level in levels:
         settings = Settings(level=level, coder=coder, effort=effort, keep_originals="never")
-        codec = ImageCodec(settings, weights=data)
+        codec = ImageCodec(settings, weights=[data])
         start = time.perf_counter()
         encoded = [_encode(codec, image) for image in chosen]
         seconds = time.perf_counter() - start

@@ -21,8 +21,9 @@ from recbatch.bench.inputs import load_images
 from recbatch.bench.memory import Peak, PeakMemory
 from recbatch.bench.others import OtherCodec, run_others
 from recbatch.bench.profile import profile
-from recbatch.codec import model_weights, quality_of_level
+from recbatch.codec import quality_of_level
 from recbatch.errors import RecbatchError
+from recbatch.models import weights
 
 Progress = Callable[[str], None]
 
@@ -109,7 +110,7 @@ def speed_benchmark(
     for other in others:
         say(f"{other.name}: {other.megapixels_per_second:.2f} MP/s")
     some = load_images(folder, profile_images)
-    stages = profile(some, model_weights(model)[1], level=level, coder=coder, effort=effort)
+    stages = profile(some, weights.read(model), level=level, coder=coder, effort=effort)
     return SpeedResult(
         model=model,
         level=level,

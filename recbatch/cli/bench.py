@@ -16,6 +16,7 @@ HELP = """Measure rate, quality and speed. Needs the extra recbatch[bench].
 \b
 Examples:
   recbatch bench lossy kodak/ --anchors anchors.json
+  recbatch bench lossless kodak/ --plot lossless.png
   recbatch bench speed kodak/ --workers 2
 """
 
@@ -25,6 +26,16 @@ LOSSY_HELP = """Rate and quality of the whole codec, from files, beside JPEG and
 Examples:
   recbatch bench lossy kodak/ --anchors anchors.json --plot curves.png
   recbatch bench lossy photos/ --images 4 --level 8 --level 16 --json
+"""
+
+LOSSLESS_HELP = """Bits per dimension and speed of lossless codecs: ours, PNG, WebP, JPEG XL, on the same images.
+
+Every file is decoded, and its pixels are compared. A FOLDER is searched with its sub-folders; it may be one file.
+
+\b
+Examples:
+  recbatch bench lossless kodak/ --plot lossless.png
+  recbatch bench lossless mosaic.webp --tiles 32 --images 200 --codec png --codec jxl-e7 --json
 """
 
 REC_HELP = """Every index coder on the same latents: overhead over the relative entropy, rate at equal PSNR, speed.
@@ -88,7 +99,7 @@ def lossy(
     ] = None,
     levels: Levels = None,
     images: Images = None,
-    model: options.Model = options.DEFAULT_MODEL,
+    model: options.LossyModel = options.DEFAULT_LOSSY_MODEL,
     coder: options.Coder = options.DEFAULT_CODER,
     effort: options.Effort = options.DEFAULT_EFFORT,
     archive: Annotated[
@@ -118,6 +129,47 @@ def lossy(
         render.lossy_plot(result, bd.load_anchors(anchors) if anchors else [], plot)
 
 
+@bench_app.command("lossless", help=LOSSLESS_HELP)
+def lossless(
+    folders: Annotated[list[str], typer.Argument(metavar="FOLDER", help="Folders of images, or images.")],
+    tiles: Annotated[
+        int | None,
+        typer.Option(
+            "--tiles", min=1, metavar="N", help="Cut every image into tiles of NxN; code each alone."
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            "--images",
+            "--limit",
+            min=1,
+            metavar="N",
+            help="Only so many images or tiles of each FOLDER, spread.",
+        ),
+    ] = None,
+    codecs: Annotated[
+        list[str] | None, typer.Option("--codec", metavar="NAME", help="Only this codec; may be repeated.")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, metavar="N", help="Threads of codecs that can use them.")
+    ] = 1,
+    every: Annotated[bool, typer.Option("--every-image", help="A row for each image.")] = False,
+    plot: Plot = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    from recbatch.bench import lossless, lossless_plot, lossless_render
+
+    result = lossless.lossless_benchmark(
+        folders, tiles=tiles, images=images, codecs=codecs, threads=threads, progress=talk(quiet=quiet)
+    )
+    show(result, lambda: lossless_render.lossless_tables(result, every_image=every), as_json=as_json)
+    if plot is not None:
+        lossless_plot.lossless_plot(result, plot)
+
+
 @bench_app.command("rec", help=REC_HELP)
 def rec(
     folder: Annotated[
@@ -143,7 +195,7 @@ def rec(
         bool, typer.Option("--synthetic/--no-synthetic", help="Measure on synthetic latents, too.")
     ] = True,
     every: Annotated[bool, typer.Option("--every-level", help="A row for each level.")] = False,
-    model: options.Model = options.DEFAULT_MODEL,
+    model: options.LossyModel = options.DEFAULT_LOSSY_MODEL,
     plot: Plot = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -173,7 +225,7 @@ def speed(
     level: Annotated[int, typer.Option("--level", min=0, max=31, metavar="0..31", help="Rate level.")] = 16,
     workers: Annotated[int, typer.Option("--workers", min=1, metavar="N", help="Worker processes.")] = 2,
     repeats: Annotated[int, typer.Option("--repeats", min=1, metavar="N", help="Runs of the whole job.")] = 3,
-    model: options.Model = options.DEFAULT_MODEL,
+    model: options.LossyModel = options.DEFAULT_LOSSY_MODEL,
     coder: options.Coder = options.DEFAULT_CODER,
     effort: options.Effort = options.DEFAULT_EFFORT,
     as_json: options.Json = False,

@@ -13,12 +13,14 @@ from recbatch.cli.report import print_report
 
 HELP = """Archive what is new or changed under SOURCE.
 
-Every image is decoded again and measured before its row exists. A bad image becomes a
+Without --quality or --original every pixel comes back, and JPEG files come back byte for
+byte. Every image is decoded again and compared or measured before its row exists. A bad image becomes a
 quarantined row and the rest goes on (exit status 1). Run the same command again after
 any interruption: it does only what is missing.
 
 \b
 Examples:
+  recbatch compress photos/ photos.rba
   recbatch compress photos/ photos.rba --quality 50
   recbatch compress s3://bucket/raw archive/ --original --include '*.tif'
 """
@@ -46,11 +48,19 @@ def compress(
         typer.Argument(metavar="SOURCE", help="Folder or URL with images; every file under it is an item."),
     ],
     archive: options.ArchiveUrl,
+    lossless: options.Lossless = False,
     quality: options.Quality = None,
     original: Annotated[
         bool, typer.Option("--original", help="Keep the files' own bytes instead of coding their pixels.")
     ] = False,
-    model: options.Model = options.DEFAULT_MODEL,
+    preview: options.Preview = True,
+    exact_files: Annotated[
+        bool,
+        typer.Option(
+            "--exact-files", help="Lossless: the very source files come back, or are kept as they are."
+        ),
+    ] = False,
+    model: options.Model = None,
     coder: options.Coder = options.DEFAULT_CODER,
     effort: options.Effort = options.DEFAULT_EFFORT,
     keep_originals: Annotated[
@@ -94,8 +104,11 @@ def compress(
         report = recbatch.compress(
             source,
             archive,
+            lossless=lossless,
             quality=quality,
             original=original,
+            preview=preview,
+            exact_files=exact_files,
             model=model,
             coder=coder,
             effort=effort,

@@ -11,6 +11,7 @@ import typer
 
 from recbatch.cli import options
 from recbatch.cli.compress import Executor
+from recbatch.cli.demo_lossless import show_lossless
 from recbatch.cli.display import Progress
 from recbatch.cli.text import bytes_text, columns, count, duration_text, number
 from recbatch.cli.verify import finding_line, summary
@@ -58,7 +59,7 @@ def demo(
     quality: Annotated[
         float, typer.Option("--quality", min=0, max=100, metavar="0..100", help="As of 'recbatch compress'.")
     ] = 50,
-    model: options.Model = options.DEFAULT_MODEL,
+    model: options.LossyModel = options.DEFAULT_LOSSY_MODEL,
     coder: options.Coder = options.DEFAULT_CODER,
     executor: Annotated[Executor, typer.Option("--executor", help="How workers run.")] = Executor.ray,
     debug: options.Debug = False,
@@ -105,7 +106,10 @@ def demo(
     picture = output / "comparison.png"
     if compare(archive, records, source, picture):
         say(f"Originals beside restorations: {picture}")
-    raise typer.Exit(max(report.exit_status, checked.exit_status, back.exit_status))
+    say("")
+    say(f"4. Archive {source} again, lossless, restore it and compare")
+    lossless = show_lossless(source, output, executor=executor.value)
+    raise typer.Exit(max(report.exit_status, checked.exit_status, back.exit_status, lossless))
 
 
 def empty(output: Path) -> None:

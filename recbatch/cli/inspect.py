@@ -45,6 +45,9 @@ LONG_COLUMNS = (
 )
 
 
+EXACT_CODECS = ("lossless", "jpeg")  # nothing is lost, so what counts is the size beside the source's
+
+
 def register(app: typer.Typer) -> None:
     app.command("ls", help=LS_HELP)(ls)
     app.command("stats", help=STATS_HELP)(stats)
@@ -55,7 +58,7 @@ def ls(
     archive: options.ArchiveUrl,
     where: options.Where = None,
     long: Annotated[
-        bool, typer.Option("--long", "-l", help="Also status, codec, size, quality or error.")
+        bool, typer.Option("--long", "-l", help="Also status, codec, size, PSNR or share of bytes, or error.")
     ] = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
@@ -77,7 +80,11 @@ def long_line(record: Record) -> str:
         return "\t".join([record.key, record.status, f"[{record.error_code}]", record.error or ""])
     size = f"{record.width}x{record.height}" if record.width else "-"
     share = f"{bytes_text(record.source_size or 0)} -> {bytes_text(record.stream_size or 0)}"
-    quality = f"{record.psnr:.2f} dB" if record.psnr is not None else "-"
+    quality = "-"
+    if record.codec in EXACT_CODECS and record.source_size and record.stream_size is not None:
+        quality = f"{record.stream_size / record.source_size:.1%}"
+    elif record.psnr is not None:
+        quality = f"{record.psnr:.2f} dB"
     return "\t".join([record.key, record.status, record.codec or "-", size, share, quality])
 
 
@@ -100,6 +107,9 @@ def stats(archive: options.ArchiveUrl, as_json: options.Json = False, debug: opt
             f"lossy streams: {bytes_text(found.kl_bits / 8)} of relative entropy, "
             f"side information {bytes_text(found.side_bits / 8)}"
         )
+    if found.total.previews:
+        typer.echo()
+        typer.echo(previews_line(found))
     for code, how_many in found.by_error.items():
         typer.echo(f"quarantined [{code}]: {how_many:,}")
 
@@ -115,6 +125,15 @@ def stats_rows(found: Stats) -> Iterable[list[str]]:
         for name, totals in group.items():
             yield totals_row(f"{kind} {name}", totals)
     yield totals_row("total", found.total)
+
+
+def previews_line(found: Stats) -> str:
+    with_previews = found.by_codec.get("lossless", found.total)
+    share = with_previews.preview_share or 0
+    return (
+        f"previews: {bytes_text(found.total.preview_bytes)} of {count(found.total.previews, 'image')}, "
+        f"{share:.1%} of the lossless streams"
+    )
 
 
 def totals_row(label: str, totals: Totals) -> list[str]:
@@ -174,10 +193,15 @@ def stream_rows(found: StreamInfo) -> list[list[str]]:
         ["image", f"{found.width} x {found.height}, {found.mode}"],
         ["size", f"{found.size_bytes:,} bytes, {found.bpp:.3f} bits per pixel"],
         ["model", f"{found.model} ({found.model_name or 'not one of this package'})"],
-        ["level", f"{found.level} (quality {found.quality})"],
-        ["coder", f"{found.coder} ({found.coder_number}), parameters {found.coder_parameters or 'none'}"],
-        ["digests", f"parameters {found.parameters_digest}, latents {found.latents_digest}"],
     ]
+    if found.codec == "lossless":
+        rows += [["networks", str(found.level)], ["digests", f"pixels {found.pixels_digest}"]]
+    else:
+        rows += [
+            ["level", f"{found.level} (quality {found.quality})"],
+            ["coder", f"{found.coder} ({found.coder_number}), parameters {found.coder_parameters or 'none'}"],
+            ["digests", f"parameters {found.parameters_digest}, latents {found.latents_digest}"],
+        ]
     rows += [
         [f"bytes: {part}", f"{size:,} ({size / found.size_bytes:.1%})"] for part, size in found.bytes.items()
     ]

@@ -20,10 +20,21 @@ Quality = Annotated[
         min=0,
         max=100,
         metavar="0..100",
-        help="Lossy coding: 0 smallest, 100 nearest to the source.",
+        help="Lossy coding, pixels change: 0 smallest, 100 nearest to the source.",
+    ),
+]
+Lossless = Annotated[bool, typer.Option("--lossless", help="Every pixel comes back; the default.")]
+Preview = Annotated[
+    bool,
+    typer.Option(
+        "--preview/--no-preview", help="Lossless streams begin with a lossy preview that is read alone."
     ),
 ]
 Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="Model to code with; see 'recbatch models ls'."),
+]
+LossyModel = Annotated[
     str, typer.Option("--model", metavar="NAME", help="Model of the lossy codec; see 'recbatch models ls'.")
 ]
 Coder = Annotated[
@@ -48,7 +59,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")
 # app.main looks for --debug itself, so that it also covers errors in parsing; here it is only declared.
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
-DEFAULT_MODEL = "photo-s"
+DEFAULT_LOSSY_MODEL = "photo-s"
 DEFAULT_CODER = "trellis"
 DEFAULT_EFFORT = 5
 DEFAULT_MAX_PIXELS = 200_000_000

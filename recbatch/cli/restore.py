@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from recbatch.cli import options, streams
 from recbatch.cli.display import Progress
 from recbatch.cli.report import print_report
+from recbatch.errors import UsageError
 
 RESTORE_HELP = """Write the archive's images as files again, under the same keys.
 
@@ -18,6 +20,7 @@ RESTORE_HELP = """Write the archive's images as files again, under the same keys
 Examples:
   recbatch restore photos.rba restored/
   recbatch restore photos.rba restored/ --where "key like '2024/%'" --format webp
+  recbatch restore photos.rba previews/ --previews
 """
 
 GET_HELP = """Get one image; without -o it is written here, under the last part of its key.
@@ -26,7 +29,20 @@ GET_HELP = """Get one image; without -o it is written here, under the last part 
 Examples:
   recbatch get photos.rba 2024/beach.jpg -o beach.png
   recbatch get photos.rba 2024/beach.jpg --raw -o - > beach.rec
+  recbatch get photos.rba 2024/beach.jpg --preview
 """
+
+
+LEPTON_MAGIC = b"\xcf\x84"
+
+
+class RawPreview(UsageError):
+    """The stored bytes and a decoded preview were asked for at once."""
+
+    code = "raw-preview"
+
+    def __str__(self) -> str:
+        return "--raw gives stored bytes and --preview a decoded image. Choose one of them."
 
 
 class Format(StrEnum):
@@ -49,8 +65,18 @@ def restore(
     where: options.Where = None,
     format: Annotated[
         Format,
-        typer.Option("--format", help="Format of the files; originals keep their own bytes by default."),
+        typer.Option(
+            "--format",
+            help="Format of the files; by default the source's own file where the archive can give it back, else PNG.",
+        ),
     ] = Format.original_or_png,
+    previews: Annotated[
+        bool,
+        typer.Option(
+            "--previews",
+            help="Write previews, as .jpg unless --format says otherwise; of lossless images only these are read.",
+        ),
+    ] = False,
     overwrite: options.Overwrite = False,
     workers: options.Workers = None,
     as_json: options.Json = False,
@@ -60,8 +86,8 @@ def restore(
     import recbatch
 
     with Progress("restore", as_json=as_json, quiet=quiet) as progress:
-        report = recbatch.restore(
-            archive,
+        write = recbatch.open(archive).restore_previews if previews else partial(recbatch.restore, archive)
+        report = write(
             destination,
             where=where,
             format=format.value,
@@ -86,7 +112,17 @@ def get(
         ),
     ] = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="The stored bytes, undecoded: a .rec stream or the original file.")
+        bool,
+        typer.Option(
+            "--raw", help="The stored bytes, undecoded: a .rec stream, a recoded JPEG or the original file."
+        ),
+    ] = False,
+    preview: Annotated[
+        bool,
+        typer.Option(
+            "--preview",
+            help="Its preview, all that is read of a lossless image; an image without one is decoded itself.",
+        ),
     ] = False,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
@@ -94,12 +130,27 @@ def get(
     import recbatch
     from recbatch import api
 
+    if raw and preview:
+        raise RawPreview
     opened = recbatch.open(archive)
-    if raw:
-        record = opened[key]
-        suffix, data = Path(key).suffix if record.codec == "original" else ".rec", opened.stored(key)
+    wanted = None if output in (None, "-") or raw else api.file_format(output)
+    if preview:
+        wanted = wanted or "jpeg"
+        data, suffix = opened.preview_file(key, wanted), ".jpg"
+    elif raw:
+        data = opened.stored(key)
+        suffix = raw_suffix(key, opened.record(key, ["codec"]).codec, data)
     else:
-        wanted = None if output in (None, "-") else api.file_format(output)
         format, data = opened.file(key, wanted)
-        suffix = Path(key).suffix if opened[key].codec == "original" and wanted is None else f".{format}"
+        row = opened.record(key, ["codec", "source_format"])
+        # of what keeps the source's format the key's suffix fits, however unusual
+        same = row.codec != "lossy" and format == row.source_format
+        suffix = Path(key).suffix if same else f".{format}"
     streams.write_bytes(output or Path(key).stem + suffix, data, overwrite=overwrite)
+
+
+def raw_suffix(key: str, codec: str | None, data: bytes) -> str:
+    """Of a file with a row's stored bytes."""
+    if codec == "jpeg":
+        return ".lep" if data.startswith(LEPTON_MAGIC) else ".jxl"
+    return Path(key).suffix if codec == "original" else ".rec"

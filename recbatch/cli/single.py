@@ -10,10 +10,13 @@ import typer
 from recbatch.cli import options, streams
 from recbatch.cli.text import bytes_text, print_json
 
-ENCODE_HELP = """Code one image file as a .rec stream; it is decoded again and measured first.
+ENCODE_HELP = """Code one image file as a .rec stream; it is decoded again and compared or measured first.
+
+Without --quality every pixel comes back.
 
 \b
 Examples:
+  recbatch encode photo.png photo.rec
   recbatch encode photo.png photo.rec --quality 50
   cat photo.jpg | recbatch encode - - --quality 30 > photo.rec
 """
@@ -44,8 +47,10 @@ def encode(
     target: Annotated[
         str, typer.Argument(metavar="OUT.rec", help="Stream to write; '-' is standard output.")
     ],
+    lossless: options.Lossless = False,
     quality: options.Quality = None,
-    model: options.Model = options.DEFAULT_MODEL,
+    preview: options.Preview = True,
+    model: options.Model = None,
     coder: options.Coder = options.DEFAULT_CODER,
     effort: options.Effort = options.DEFAULT_EFFORT,
     max_pixels: options.MaxPixels = options.DEFAULT_MAX_PIXELS,
@@ -56,8 +61,6 @@ def encode(
 ) -> None:
     from recbatch import api
 
-    if quality is None:
-        raise api.NoQuality
     if as_json and target == "-":
         raise typer.BadParameter(
             "the stream and the report can't both go to standard output", param_hint="--json"
@@ -66,6 +69,8 @@ def encode(
     encoded = api.encode_measured(
         data,
         quality=quality,
+        lossless=lossless,
+        preview=preview,
         model=model,
         coder=coder,
         effort=effort,
@@ -87,6 +92,7 @@ def encode(
                 "kl_bits": encoded.kl_bits,
                 "index_bits": encoded.index_bits,
                 "side_bits": encoded.side_bits,
+                "residual_bits": encoded.residual_bits,
                 "model": encoded.model,
                 "level": encoded.level,
                 "coder": encoded.coder,

@@ -22,14 +22,15 @@ from recbatch.codec.types import (
 
 if TYPE_CHECKING:
     from recbatch.codec.decoder import Decoder, is_stream, read_any
-    from recbatch.codec.image_codec import ImageCodec, VerificationFailed, model_weights
+    from recbatch.codec.image_codec import ImageCodec, NotWithoutLoss, VerificationFailed, models_of
 
 _HOMES = {
     "Decoder": "decoder",
     "ImageCodec": "image_codec",
+    "NotWithoutLoss": "image_codec",
     "VerificationFailed": "image_codec",
     "is_stream": "decoder",
-    "model_weights": "image_codec",
+    "models_of": "image_codec",
     "read_any": "decoder",
 }
 
@@ -38,12 +39,13 @@ __all__ = [
     "Decoder",
     "Encoded",
     "ImageCodec",
+    "NotWithoutLoss",
     "Settings",
     "Source",
     "VerificationFailed",
     "is_stream",
     "level_of_quality",
-    "model_weights",
+    "models_of",
     "quality_of_level",
     "read_any",
 ]

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from recbatch import rec
-from recbatch.codec import lossy
+from recbatch.codec import jpeg
+from recbatch.codec.coding import Coding, LosslessCoding, LossyCoding
 from recbatch.codec.decoder import Decoder
 from recbatch.codec.original import keep
 from recbatch.codec.quality import ms_ssim, psnr
-from recbatch.codec.refine import STEPS_OF_EFFORT
 from recbatch.codec.types import Encoded, Settings, Source
 from recbatch.errors import ImageError, RecbatchError
-from recbatch.images import KeepOriginal, Metadata, Picture, read_picture
+from recbatch.images import KeepOriginal, Picture, pixels_sha256, read_picture
+from recbatch.images.png import recipe
 from recbatch.models import weights
-from recbatch.models.photo import PhotoModel
 
 WARM_UP_SIDE = 256
-BATCH_PIXELS = 8_000_000  # pictures in one index search; bounds memory, never changes a stream
+BATCH_PIXELS = 8_000_000  # pictures in one call of a coding; bounds memory, never changes a stream
 
 
 class VerificationFailed(ImageError):
@@ -38,29 +38,48 @@ class VerificationFailed(ImageError):
         )
 
 
+class NotWithoutLoss(ImageError):
+    """An image that 8-bit pixels can't hold was to become a lossless stream."""
+
+    code = "not-without-loss"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"No stream can hold this image without loss: {self.reason}. "
+            "Keep the file itself, or give --quality to have it converted."
+        )
+
+
 class ImageCodec:
     """Encodes files by fixed settings; every stream is decoded from its bytes and measured before it is returned.
 
     Args:
         settings: see Settings.
-        weights_data: the model's safetensors bytes; None: the model of that name that comes with the package.
+        weights: safetensors bytes of the models in the order of ``models_of``; None: those that come with the
+            package.
         device: a torch device for the float networks.
 
     Raises:
         UnknownModel, BadWeights, UnknownCoder.
     """
 
-    def __init__(self, settings: Settings, *, weights: bytes | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self, settings: Settings, *, weights: Sequence[bytes] | None = None, device: str = "cpu"
+    ) -> None:
         self.settings = settings
         if settings.mode == "original":
             return
-        data = weights if weights is not None else model_weights(settings.model)[1]
-        self._model = PhotoModel.from_bytes(data, device=device)
-        self._coder = rec.coder(
-            settings.coder, effort=settings.effort, tables=lossy.tables_of(self._model), device=device
+        files = list(weights) if weights else [data for _, data in models_of(settings)]
+        self._coding: Coding = (
+            LossyCoding(settings, files[0], device=device)
+            if settings.mode == "lossy"
+            else LosslessCoding(settings, files, device=device)
         )
-        self._steps = STEPS_OF_EFFORT.get(settings.effort, 0)
-        self._decoder = Decoder(lambda head: data, device=device)
+        self._decoder = Decoder(_finder(files), device=device)
 
     def warm_up(self) -> None:
         """Compile and load what the first image would wait for: seconds, or with a cold cache half a minute."""
@@ -68,15 +87,9 @@ class ImageCodec:
             return
         ramp = np.linspace(0, 255, WARM_UP_SIDE, dtype=np.uint8)
         noise = np.random.default_rng(0).integers(0, 64, (WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)
-        picture = Picture(
-            pixels=ramp[:, None, None] // 2 + noise,
-            alpha=None,
-            metadata=Metadata(),
-            notes=(),
-            source_format="",
-        )
-        (coded,) = lossy.encode([picture], self._model, self._coder, self.settings.level)
-        ms_ssim(picture.pixels, self._decoder.decode(coded.data).pixels)
+        picture = Picture(pixels=ramp[:, None, None] // 2 + noise)
+        (encoded,) = self._coding.encode([picture], [b""])
+        ms_ssim(picture.pixels, self._decoder.decode(encoded.stream).pixels)
 
     def encode(self, sources: Sequence[Source]) -> list[Encoded | RecbatchError]:
         """One result per source, in order; an image's error is returned, not raised."""
@@ -99,14 +112,28 @@ class ImageCodec:
     def _read(self, source: Source) -> Picture | Encoded | RecbatchError:
         """A picture to encode, or what becomes of the source instead."""
         s = self.settings
+        lossless = s.mode == "lossless"
+        convert = s.keep_originals == "never" and not lossless
+        recoded = None
+        if lossless and s.keep_originals == "smaller" and jpeg.is_jpeg(source.data):
+            recoded = jpeg.recode(source.data)
         try:
-            picture = read_picture(source.data, max_pixels=s.max_pixels, convert=s.keep_originals == "never")
+            picture = read_picture(source.data, max_pixels=s.max_pixels, convert=convert)
         except KeepOriginal as e:
+            if recoded is not None:
+                return _recoded(source, recoded, e)
+            if lossless and s.keep_originals == "never":
+                return NotWithoutLoss(e.reason)
             return keep(source, e.reason, picture=e)
         except ImageError as e:
             return e
+        if recoded is not None:
+            return _recoded(source, recoded, picture)
         if s.mode == "original" or s.keep_originals == "always":
             return keep(source, "as asked", picture=picture)
+        if lossless and s.keep_originals == "smaller" and jpeg.is_jpeg(source.data):
+            # the pixels of a JPEG, without loss, take several times the bytes of the file
+            return keep(source, "no recoding of this JPEG is smaller", picture=picture)
         return picture
 
     def _encode_batch(
@@ -114,10 +141,19 @@ class ImageCodec:
     ) -> dict[int, Encoded | RecbatchError]:
         if not batch:
             return {}
+        recipes: list[bytes] = []
+        if self.settings.exact_files:
+            found = [(i, p, recipe(sources[i].data, picture=p)) for i, p in batch]
+            kept: dict[int, Encoded | RecbatchError] = {
+                i: keep(sources[i], "its bytes can't be rebuilt from its pixels", picture=picture)
+                for i, picture, how in found
+                if how is None
+            }
+            if kept:
+                return kept | self._encode_batch(sources, [(i, p) for i, p, how in found if how is not None])
+            recipes = [how for _, _, how in found if how is not None]
         try:
-            coded = lossy.encode(
-                [p for _, p in batch], self._model, self._coder, self.settings.level, steps=self._steps
-            )
+            coded = self._coding.encode([p for _, p in batch], recipes or [b""] * len(batch))
         except RecbatchError as e:
             if len(batch) == 1:
                 return {batch[0][0]: e}
@@ -125,42 +161,45 @@ class ImageCodec:
             return self._encode_batch(sources, batch[:half]) | self._encode_batch(sources, batch[half:])
         return {i: self._finish(sources[i], p, c) for (i, p), c in zip(batch, coded, strict=True)}
 
-    def _finish(self, source: Source, picture: Picture, coded: lossy.Coded) -> Encoded | RecbatchError:
+    def _finish(self, source: Source, picture: Picture, coded: Encoded) -> Encoded | RecbatchError:
         """Never bigger than the source; decoded again; measured."""
         s = self.settings
-        if s.keep_originals == "smaller" and len(coded.data) >= len(source.data):
+        if s.keep_originals == "smaller" and len(coded.stream) >= len(source.data):
             return keep(source, "smaller than its stream", picture=picture)
         try:
-            restored = self._decoder.decode(coded.data, max_pixels=s.max_pixels)
+            restored = self._decoder.decode(coded.stream, max_pixels=s.max_pixels)
+            file = self._decoder.file(coded.stream, restored) if s.exact_files else None
         except RecbatchError as e:
             return VerificationFailed(str(e))
-        problem = _difference(picture, restored)
+        lossless = s.mode == "lossless"
+        problem = _difference(picture, restored, lossless=lossless)
+        if not problem and s.exact_files and file != source.data:
+            problem = "it does not rebuild its file"
         if problem:
             return VerificationFailed(problem)
-        bits = coded.bits
-        return Encoded(
-            codec="lossy",
-            stream=coded.data,
-            stream_sha256=hashlib.sha256(coded.data).digest(),
-            width=picture.width,
-            height=picture.height,
-            mode=picture.mode,
-            source_format=picture.source_format,
-            notes=picture.notes,
-            model=self._model.digest.hex(),
-            level=s.level,
-            effort=s.effort,
-            coder=self._coder.name,
-            kl_bits=coded.kl_bits,
-            index_bits=bits.index,
-            symbol_bits=bits.symbols,
-            side_bits=8 * len(coded.data) - bits.index - bits.symbols,
+        if lossless:
+            return replace(coded, pixels_sha256=pixels_sha256(restored))
+        return replace(
+            coded,
             psnr=psnr(picture.pixels, restored.pixels),
             ms_ssim=ms_ssim(picture.pixels, restored.pixels),
         )
 
 
-def _difference(source: Picture, restored: Picture) -> str:
+def _recoded(source: Source, recoded: jpeg.Recoded, picture: Picture | KeepOriginal) -> Encoded:
+    """The row of a JPEG file that has been recoded, and proved to come back."""
+    row = keep(source, "", picture=picture)
+    return replace(
+        row,
+        codec="jpeg",
+        coder=recoded.method,
+        stream=recoded.data,
+        stream_sha256=hashlib.sha256(recoded.data).digest(),
+        notes=(),
+    )
+
+
+def _difference(source: Picture, restored: Picture, *, lossless: bool) -> str:
     """What a restored picture must have in common with its source and has not; "" where all is well."""
     if restored.pixels.shape != source.pixels.shape:
         return f"it restores {restored.pixels.shape}, not {source.pixels.shape}"
@@ -170,13 +209,37 @@ def _difference(source: Picture, restored: Picture) -> str:
         restored.alpha if restored.alpha is not None else 0, source.alpha if source.alpha is not None else 0
     ):
         return "it restores another alpha channel"
+    if lossless and not np.array_equal(restored.pixels, source.pixels):
+        return "it restores other pixels"
     return ""
 
 
-def model_weights(name: str) -> tuple[bytes, bytes]:
-    """Digest (32 bytes) and safetensors bytes of a model of the package. Raises UnknownModel."""
-    data = weights.read(name)
-    return weights.digest(data), data
+def models_of(settings: Settings) -> list[tuple[bytes, bytes]]:
+    """Digest (32 bytes) and safetensors bytes of the models that these settings need. Raises UnknownModel, BadWeights.
+
+    The one that ``settings.model`` names, and for previews the lossy one whose latents it knows.
+    """
+    if settings.mode == "original":
+        return []
+    files = [weights.read(settings.model)]
+    if settings.mode == "lossless" and settings.preview:
+        head = weights.parse(files[0])[0].get("synthesis.latents_of")
+        if head is not None:
+            files.append(weights.find(head.numpy().tobytes()))
+    return [(weights.digest(data), data) for data in files]
 
 
-__all__ = ["ImageCodec", "VerificationFailed", "model_weights"]
+def _finder(files: Sequence[bytes]) -> Callable[[bytes], bytes]:
+    """Weights by the head of their digest: these files, or the package's."""
+    known = {weights.digest(data): data for data in files}
+
+    def find(head: bytes) -> bytes:
+        for digest, data in known.items():
+            if digest.startswith(head):
+                return data
+        return weights.find(head)
+
+    return find
+
+
+__all__ = ["ImageCodec", "NotWithoutLoss", "VerificationFailed", "models_of"]

@@ -85,10 +85,14 @@ def encode(
     """Encode pictures of any sizes at one rate level; ``steps`` as in ``encode_latents``."""
     out = []
     for job in encode_latents(pictures, model, coder, level, steps=steps):
-        payload = job.writer.finish()
-        data = stream.pack(_stream(job, payload, model, coder, level))
+        data = packed(job, model, coder, level)
         out.append(Coded(data, job.kl_bits, job.writer.bits, job.tuning_s))
     return out
+
+
+def packed(job: Job, model: PhotoModel, coder: Coder, level: int) -> bytes:
+    """The stream of a job that ``encode_latents`` has completed."""
+    return stream.pack(_stream(job, job.writer.finish(), model, coder, level))
 
 
 def encode_latents(

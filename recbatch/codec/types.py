@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from recbatch.errors import UsageError
 
 LEVELS = 32
-MODES = ("lossy", "original")
+MODES = ("lossless", "lossy", "original")
+DEFAULT_MODELS = {"lossless": "exact-s", "lossy": "photo-s", "original": ""}
 KEEP_ORIGINALS = ("never", "smaller", "always")
 
 
@@ -29,7 +30,9 @@ class Settings:
     """How images are to be encoded. Raises BadSetting."""
 
     mode: str = "lossy"
-    model: str = "photo-s"
+    model: str = ""  # by default that of the mode, see DEFAULT_MODELS
+    preview: bool = True  # lossless: a lossy preview in the first bytes, of images that are large enough
+    exact_files: bool = False  # lossless: give back source files, not only their pixels, or keep the files
     level: int = 16  # rate level 0..31, see level_of_quality
     coder: str = "trellis"
     effort: int = 5  # of the index search, 1..9
@@ -38,6 +41,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         _check("mode", self.mode, self.mode in MODES, " or ".join(MODES))
+        if not self.model:
+            object.__setattr__(self, "model", DEFAULT_MODELS[self.mode])
         _check("level", self.level, 0 <= self.level < LEVELS, f"0 to {LEVELS - 1}")
         _check("effort", self.effort, 1 <= self.effort <= 9, "1 to 9")
         _check(
@@ -77,7 +82,7 @@ class Source:
 class Encoded:
     """One image, encoded, decoded again from these very bytes, and measured."""
 
-    codec: str  # "lossy" or "original"
+    codec: str  # "lossless", "lossy", "jpeg" (a JPEG file recoded, all its bytes come back) or "original"
     stream: bytes
     stream_sha256: bytes
     width: int = 0
@@ -93,7 +98,8 @@ class Encoded:
     index_bits: int = 0
     symbol_bits: int = 0
     side_bits: int = 0  # everything else in the stream: header, digests, step counts, padding
-    residual_bits: int = 0
+    residual_bits: int = 0  # the code of a lossless image's pixels
+    ideal_bits: float = 0.0  # lossless: -log2 p of the pixels, and kl_bits
     psnr: float | None = None
     ms_ssim: float | None = None
     pixels_sha256: bytes | None = None

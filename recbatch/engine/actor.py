@@ -22,6 +22,7 @@ from recbatch.engine.plan import Shard
 from recbatch.engine.results import Clock, ShardResult, peak_rss_bytes
 from recbatch.engine.source import Content, Item, notes_of, read_item
 from recbatch.errors import ImageError, RecbatchError
+from recbatch.stream import preview_size
 
 if TYPE_CHECKING:
     from recbatch.archive import Archive, DataFile, Record
@@ -42,7 +43,7 @@ class Codec(Protocol):
 
 
 class CodecFactory(Protocol):
-    def __call__(self, settings: Settings, *, weights: bytes | None, device: str) -> Codec: ...
+    def __call__(self, settings: Settings, *, weights: Sequence[bytes] | None, device: str) -> Codec: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ class EncodeJob:
     archive: str
     settings: Settings
     job: str
-    model_digest: str = ""  # hex; the weights come out of the archive
+    model_digests: tuple[str, ...] = ()  # hex; the weights come out of the archive
     device: str = "cpu"
     threads: int = 1
     codec_factory: str = DEFAULT_CODEC
@@ -67,7 +68,7 @@ class EncodeWorker:
 
         self._job = job
         self._archive: Archive = Archive.open(job.archive)
-        weights = self._archive.model(job.model_digest) if job.model_digest else None
+        weights = [self._archive.model(digest) for digest in job.model_digests] or None
         factory: CodecFactory = load_name(job.codec_factory)
         self._codec: Codec = factory(job.settings, weights=weights, device=job.device)
         use_threads(job.threads)
@@ -169,6 +170,7 @@ def archived(item: Item, content: Content, encoded: Encoded, *, shard: str, enco
         status="ok",
         codec=encoded.codec,
         stream=encoded.stream,
+        preview=preview_part(encoded),
         stream_sha256=encoded.stream_sha256,
         source_format=encoded.source_format,
         width=encoded.width,
@@ -188,6 +190,13 @@ def archived(item: Item, content: Content, encoded: Encoded, *, shard: str, enco
         pixels_sha256=encoded.pixels_sha256,
         encode_ms=encode_ms,
     )
+
+
+def preview_part(encoded: Encoded) -> bytes | None:
+    """The leading bytes of a lossless stream that hold its preview, None where it has none."""
+    if encoded.codec != "lossless":
+        return None
+    return encoded.stream[: preview_size(encoded.stream)] or None
 
 
 def quarantined(item: Item, error: RecbatchError, *, shard: str, content: Content | None = None) -> Record:

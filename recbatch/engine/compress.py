@@ -124,10 +124,10 @@ def compress(
     if not plan.shards:
         return finish(announce(plan, found))
 
-    model_digest, weights = model_of(settings)  # an unknown one is refused before an archive is made
+    models = models_of(settings)  # an unknown one is refused before an archive is made
     table = found if found is not None else Archive.create(archive, exist_ok=True)
-    if weights:
-        table.put_model(model_digest, weights)
+    for digest, weights in models:
+        table.put_model(digest.hex(), weights)
     # Before the plan that counts: a run that was still committing can't any more, so what is known stays so.
     epoch = table.claim_epoch(JOB)
     plan = plan_for(table, epoch=epoch)
@@ -143,7 +143,7 @@ def compress(
             archive=table.url,
             settings=settings,
             job=JOB,
-            model_digest=model_digest,
+            model_digests=tuple(digest.hex() for digest, _ in models),
             device="cuda" if gpus_per_worker else "cpu",
             threads=max(1, cores // count),
             codec_factory=codec_factory,
@@ -253,11 +253,10 @@ def open_if_there(url: str) -> Archive | None:
         return None
 
 
-def model_of(settings: Settings) -> tuple[str, bytes]:
-    """Digest (hex) and bytes of the weights that a decoder will need; empty where none is."""
+def models_of(settings: Settings) -> list[tuple[bytes, bytes]]:
+    """Digests and bytes of the weights that a decoder will need; none where it needs none."""
     if settings.mode == "original":
-        return "", b""
-    from recbatch.codec import model_weights
+        return []
+    from recbatch.codec import models_of
 
-    digest, weights = model_weights(settings.model)
-    return digest.hex(), weights
+    return models_of(settings)

@@ -32,6 +32,7 @@ def restore(
     format: str = "original-or-png",
     workers: int | None = None,
     overwrite: bool = False,
+    previews: bool = False,
     progress: events.Progress | None = None,
     executor: str = "auto",
     decoder_factory: str = DEFAULT_DECODER,
@@ -44,9 +45,12 @@ def restore(
 
     Args:
         where: an SQL condition over the archive's columns.
-        format: "original-or-png": the source's own bytes where the archive holds them, else PNG; "original": own
-            bytes only; "png", "webp", "jpeg", "tiff": converted, unless the bytes held are of that format.
+        format: "original-or-png": the source's own file where the archive holds it, or what gives it back byte for
+            byte, else PNG; "original": such files only; "png", "webp", "jpeg", "tiff": converted, unless the file
+            held is of that format.
         overwrite: replace files that are there.
+        previews: write previews, in ``format`` or as JPEG. Where a row has one only that is read, else the image
+            itself takes its place. They are a second newer than their sources, so that none passes for an image.
         executor: "auto" takes Ray for much to decode and this process for little; or "ray", "processes", "inline".
 
     Returns:
@@ -66,18 +70,22 @@ def restore(
         )
     if workers is not None and workers < 1:
         raise UsageError(f"{workers} workers can't work. Use at least one.")
+    if previews and format == "original-or-png":
+        format = "jpeg"
+    if previews and format == "original":
+        raise UsageError("Previews are no originals. Choose --format jpeg, png, webp or tiff for them.")
     progress = progress or events.ignore
     tuning = tuning or Tuning()
     opened = Archive.open(archive)
     report = Report(kind="restore", job="restore", version=opened.version)
-    targets, failures, skipped = choose(opened, where=where, format=format)
+    targets, failures, skipped = choose(opened, where=where, format=format, previews=previews)
     root = make_root(dest.removeprefix("file://"))
     targets, known, taken = sift(targets, root, overwrite=overwrite)
     failures += taken
     report = replace(report, skipped=skipped, known=known)
 
     cores = cpus_available()
-    to_decode = sum(target.pixels for target in targets if target.format)
+    to_decode = sum(target.pixels for target in targets if target.format or target.codec == "lossless")
     if executor == "auto":
         executor = "ray" if to_decode > SMALL_PIXELS else "inline"
     count = 1 if executor == "inline" else workers or cores

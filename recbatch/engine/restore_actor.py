@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from recbatch.engine.actor import load_name, use_threads
-from recbatch.engine.errors import InternalFailure
+from recbatch.engine.errors import InternalFailure, NoOriginal
 from recbatch.engine.paths import write_file
 from recbatch.engine.plan import Shard
 from recbatch.engine.results import Clock, ShardResult, peak_rss_bytes
+from recbatch.engine.rows import (
+    CONTENT_COLUMNS,
+    FILE_CODECS,
+    PREVIEW_COLUMNS,
+    Content,
+    for_browsing,
+    preview_stream,
+)
 from recbatch.engine.source import first_line
 from recbatch.engine.targets import Failure, Target
 from recbatch.errors import CorruptData, CorruptStream, RecbatchError, StoreError
@@ -26,6 +36,9 @@ DEFAULT_DECODER = "recbatch.codec:Decoder"
 CHUNK_PIXELS = 16_000_000  # decoded pictures in memory at once
 CHUNK_BYTES = 32 << 20
 WRITE_THREADS = 4
+
+T = TypeVar("T")
+Outcome: TypeAlias = "bytes | Picture | RecbatchError"  # a file, what to write as one, or what is wrong
 
 
 class Decoder(Protocol):
@@ -77,7 +90,7 @@ class RestoreWorker:
         with ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="write") as threads:
             for chunk in self._chunks(targets, clock, failures):
                 with clock.stage("decode"):
-                    contents = self._decode([(targets[row.key], row) for row in chunk])
+                    contents = self._contents([(targets[row.key], row) for row in chunk])
                 with clock.stage("write"):
                     jobs = [threads.submit(self._write, targets[row.key], contents[row.key]) for row in chunk]
                     outcomes = [job.result() for job in jobs]
@@ -109,7 +122,11 @@ class RestoreWorker:
         self, targets: dict[str, Target], clock: Clock, failures: list[Failure]
     ) -> Iterator[list[Record]]:
         """Rows with their streams, as many at a time as memory should hold decoded."""
-        rows = self._rows(list(targets), failures)
+        apart = [key for key, target in targets.items() if target.apart]
+        others = [key for key, target in targets.items() if not target.apart]
+        rows = itertools.chain(
+            self._rows(apart, PREVIEW_COLUMNS, failures), self._rows(others, CONTENT_COLUMNS, failures)
+        )
         chunk: list[Record] = []
         pixels = size = 0
         while True:
@@ -127,9 +144,8 @@ class RestoreWorker:
         if chunk:
             yield chunk
 
-    def _rows(self, keys: list[str], failures: list[Failure]) -> Iterator[Record]:
+    def _rows(self, keys: list[str], columns: tuple[str, ...], failures: list[Failure]) -> Iterator[Record]:
         """The rows of these keys; where a file is damaged, those that can be read, and a failure for each other."""
-        columns = ("key", "stream", "stream_sha256", "codec")
         left = set(keys)
         try:
             for row in self._archive.records(columns, keys=keys):
@@ -143,30 +159,36 @@ class RestoreWorker:
                 except CorruptData as error:
                     failures.append((key, error.code, str(error)))
 
-    def _decode(self, chunk: list[tuple[Target, Record]]) -> dict[str, bytes | Picture | RecbatchError]:
-        """For each key its file's bytes, or the picture to write, or what is wrong."""
-        out: dict[str, bytes | Picture | RecbatchError] = {}
-        coded: list[tuple[str, bytes]] = []
+    def _contents(self, chunk: list[tuple[Target, Record]]) -> dict[str, Outcome]:
+        """For each key what becomes its file."""
+        out: dict[str, Outcome] = {}
+        coded: list[tuple[Target, Record, bytes]] = []
         for target, row in chunk:
-            data = row.stream or b""
-            if hashlib.sha256(data).digest() != row.stream_sha256:
+            if not target.apart and hashlib.sha256(row.stream or b"").digest() != row.stream_sha256:
                 out[target.key] = CorruptStream("its SHA-256 is not the one that the archive recorded")
-            elif not target.format:
-                out[target.key] = data
-            elif row.codec == "original":
-                out[target.key] = _read(data)
+            elif row.codec in FILE_CODECS:
+                out[target.key] = kept_to_one(target.key, partial(_from_file, target, row))
             else:
-                coded.append((target.key, data))
+                data = kept_to_one(target.key, partial(_to_decode, target, row))
+                if isinstance(data, bytes):
+                    coded.append((target, row, data))
+                else:
+                    out[target.key] = data
         if coded:
-            pictures = self._decoder.decode_batch([data for _, data in coded])
-            out.update(zip((key for key, _ in coded), pictures, strict=True))
+            pictures = self._decoder.decode_batch([data for _, _, data in coded])
+            for (target, row, _), picture in zip(coded, pictures, strict=True):
+                if not isinstance(picture, RecbatchError):
+                    out[target.key] = kept_to_one(target.key, partial(_from_picture, target, row, picture))
+                else:
+                    out[target.key] = picture
         return out
 
-    def _write(self, target: Target, content: bytes | Picture | RecbatchError) -> int | RecbatchError:
+    def _write(self, target: Target, content: Outcome) -> int | RecbatchError:
         """Bytes written. StoreErrors are raised: they hit every other file too."""
         if isinstance(content, RecbatchError):
             return content
-        try:
+
+        def write() -> int:
             if isinstance(content, bytes):
                 data = content
             else:
@@ -174,19 +196,50 @@ class RestoreWorker:
 
                 data = write_picture(content, target.format)
             write_file(self._job.root, target.name, data, key=target.key, mtime_ns=target.mtime_ns)
-        except StoreError:
-            raise
-        except RecbatchError as error:
-            return error
-        except Exception as error:  # a bug, or memory: it must cost one image only
-            return InternalFailure(target.key, f"{type(error).__name__}: {first_line(error)}")
-        return len(data)
+            return len(data)
+
+        return kept_to_one(target.key, write)
 
 
-def _read(data: bytes) -> Picture | RecbatchError:
-    from recbatch.images import read_picture
-
+def kept_to_one(key: str, work: Callable[[], T]) -> T | RecbatchError:
+    """What the work gives, or its error as a value. StoreErrors are raised: they hit every other image too."""
     try:
-        return read_picture(data, max_pixels=10**9, convert=True)
+        return work()
+    except StoreError:
+        raise
     except RecbatchError as error:
         return error
+    except Exception as error:  # a bug, or memory: it must cost one image only
+        return InternalFailure(key, f"{type(error).__name__}: {first_line(error)}")
+
+
+def _from_file(target: Target, row: Record) -> bytes | Picture:
+    """Of a row whose stream is a file."""
+    content = Content(row, _no_stream)
+    if not target.format:
+        return content.file() or b""
+    return for_browsing(content.picture, target.format) if target.preview else content.picture
+
+
+def _to_decode(target: Target, row: Record) -> bytes:
+    """The .rec stream that gives the picture to write."""
+    return (preview_stream(row) if target.preview else b"") or row.stream or b""
+
+
+def _from_picture(target: Target, row: Record, picture: Picture) -> bytes | Picture:
+    """Of a row whose stream was decoded."""
+    if target.preview:
+        return for_browsing(picture, target.format)
+    content = Content(row, lambda _: picture)
+    checked = content.picture
+    if target.exact or not target.format:
+        file = content.file()
+        if file is not None:
+            return file
+        if not target.format:
+            raise NoOriginal(target.key)
+    return checked
+
+
+def _no_stream(data: bytes) -> Picture:
+    raise CorruptStream("it is no .rec stream")

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 
 from recbatch.engine.errors import NameTaken, NoOriginal
 from recbatch.engine.paths import safe_name, with_suffix
+from recbatch.engine.rows import FILE_CODECS
 from recbatch.errors import ImageError
 
 if TYPE_CHECKING:
     from recbatch.archive import Archive, Record
 
-_LIGHT = ("status", "codec", "source_format", "source_mtime", "stream_size", "width", "height")
+_LIGHT = (
+    *("status", "codec", "source_format", "source_mtime", "stream_size", "preview_size"),
+    *("width", "height"),
+)
+PREVIEW_LATER_NS = 10**9  # than the source: a preview must never pass for the image that was restored before
 Failure = tuple[str, str, str]  # key, code, sentence
 
 
@@ -23,13 +28,19 @@ class Target:
 
     key: str
     name: bytes  # relative to the destination
-    size: int  # of the stream
+    size: int  # of the bytes to read
     pixels: int
-    format: str  # "" where the row's own bytes are the file
+    format: str  # "" for the source's own file, and nothing else
     mtime_ns: int | None
+    codec: str = ""
+    exact: bool = False  # the source's own file if the row holds it, else ``format``
+    preview: bool = False  # the preview instead of the image
+    apart: bool = False  # the preview stands in a column of its own, which is all to read
 
 
-def choose(archive: Archive, *, where: str | None, format: str) -> tuple[list[Target], list[Failure], int]:
+def choose(
+    archive: Archive, *, where: str | None, format: str, previews: bool = False
+) -> tuple[list[Target], list[Failure], int]:
     """What each row becomes: files, failures, and the number of rows that hold no image.
 
     Names depend on all rows of the archive, so that ``where`` never changes what a file is called.
@@ -63,21 +74,31 @@ def choose(archive: Archive, *, where: str | None, format: str) -> tuple[list[Ta
                 failures.append((row.key, missing.code, str(missing)))
             continue
         name = names[row.key]
-        if as_format:
+        exact = row.codec == "lossless" and format == "original-or-png" and row.source_format == "png"
+        if as_format and not exact:  # a PNG's own file, or its pixels in another PNG: the same name
             name = with_suffix(name, as_format, taken)
             taken.add(name)
         if wanted:
-            targets.append(
-                Target(
-                    key=row.key,
-                    name=name,
-                    size=row.stream_size or 0,
-                    pixels=(row.width or 0) * (row.height or 0),
-                    format=as_format,
-                    mtime_ns=row.source_mtime,
-                )
-            )
+            targets.append(target_of(row, name, as_format, exact=exact, preview=previews))
     return targets, failures, skipped
+
+
+def target_of(row: Record, name: bytes, format: str, *, exact: bool, preview: bool) -> Target:
+    shown = preview and bool(format)  # else it is the file itself
+    apart = shown and bool(row.preview_size)
+    mtime_ns = row.source_mtime
+    return Target(
+        key=row.key,
+        name=name,
+        size=(row.preview_size if apart else row.stream_size) or 0,
+        pixels=(row.width or 0) * (row.height or 0),
+        format=format,
+        mtime_ns=mtime_ns + PREVIEW_LATER_NS if shown and mtime_ns is not None else mtime_ns,
+        codec=row.codec or "",
+        exact=exact,
+        preview=shown,
+        apart=apart,
+    )
 
 
 def _readable(archive: Archive, failures: list[Failure]) -> list[Record]:
@@ -97,13 +118,13 @@ def _readable(archive: Archive, failures: list[Failure]) -> list[Record]:
 
 
 def format_of(row: Record, format: str) -> str | None:
-    """The format to write a row in; "" for its own bytes, None where it has none and nothing else will do."""
-    if row.codec == "original":
+    """The format to write a row in; "" for the source's file, None where it has none and nothing else will do."""
+    if row.codec in FILE_CODECS:
         if format in ("original", "original-or-png") or format == row.source_format:
             return ""
         return format
-    if format == "original":
-        return None
+    if format == "original":  # whether a lossless row of a PNG can rebuild that shows in its stream
+        return "" if row.codec == "lossless" and row.source_format == "png" else None
     return "png" if format == "original-or-png" else format
 
 

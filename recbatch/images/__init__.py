@@ -22,7 +22,7 @@ from recbatch.images.errors import (
     NotAnImage,
     TruncatedImage,
 )
-from recbatch.images.picture import Metadata, Picture
+from recbatch.images.picture import Metadata, Picture, pixels_sha256
 from recbatch.images.reading import read_picture
 from recbatch.images.sections import decode_alpha, encode_alpha, pack_metadata, parse_metadata
 from recbatch.images.writing import FORMATS, to_pil, write_picture
@@ -41,6 +41,7 @@ __all__ = [
     "encode_alpha",
     "pack_metadata",
     "parse_metadata",
+    "pixels_sha256",
     "read_picture",
     "to_pil",
     "write_picture",

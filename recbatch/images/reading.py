@@ -3,13 +3,16 @@
 8-bit grey, RGB, with or without alpha     as they are
 1, 2, 4 bits a sample; palette; colour key exact as grey or RGB, with alpha where needed; noted
 EXIF orientation                           applied, the tag set to 1; noted
-colour profile, EXIF, XMP                  carried; texts, IPTC, gamma are dropped; noted
+colour profile, EXIF, XMP                  carried
+PNG: texts, gamma, time and the like       carried where they still hold; the others are dropped; noted
+comments, IPTC                             dropped; noted
 16 bits, float, CMYK, Lab, YCbCr TIFF,     KeepOriginal, or converted where the caller allows it; noted
   several frames, gain maps, raw files
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +23,8 @@ from recbatch.images.errors import KeepOriginal, TruncatedImage
 from recbatch.images.opening import load_pixels, open_image, quiet_pillow
 from recbatch.images.orientation import exif_orientation, upright, upright_xmp
 from recbatch.images.picture import Metadata, Picture
+from recbatch.images.png_file import MAX_CHUNKS, take_apart
+from recbatch.images.png_metadata import metadata_size, png_metadata, upright_chunks
 from recbatch.images.sections import MAX_METADATA_BYTES
 
 if TYPE_CHECKING:
@@ -45,6 +50,10 @@ def read_picture(data: bytes, *, max_pixels: int = 200_000_000, convert: bool = 
         EmptyFile, NotAnImage, TruncatedImage, ImageTooLarge: the file is no use.
         KeepOriginal: the file is good and should be kept as it is.
     """
+    png = take_apart(data)
+    if png is not None:
+        data = png.pixels
+    dropped: set[bytes] = set()
     with quiet_pillow():
         image = open_image(data, max_pixels=max_pixels)
         source_format = (image.format or "").lower()
@@ -63,12 +72,20 @@ def read_picture(data: bytes, *, max_pixels: int = 200_000_000, convert: bool = 
         load_pixels(image, data, max_pixels=max_pixels)
         try:
             pixels, alpha = _planes(image, bits, notes)
-            metadata = _metadata(image, source_format, notes)
+            if png is None:
+                metadata = _metadata(image, source_format, notes)
+            else:
+                channels = pixels.shape[2] + (alpha is not None)
+                metadata, dropped = png_metadata(png, channels=channels, max_size=MAX_METADATA_BYTES)
         except Exception as error:
             raise TruncatedImage(f"{str(error) or type(error).__name__}") from None
-        size = sum(len(part or b"") for part in (metadata.icc, metadata.exif, metadata.xmp))
+        size = metadata_size(metadata)
         if size > MAX_METADATA_BYTES - 1024:  # what is packed must be read again
             raise KeepOriginal(f"{size} bytes of metadata", image.width, image.height, source_format)
+        if png is not None and len(png.chunks) > MAX_CHUNKS:
+            raise KeepOriginal(
+                f"more than {MAX_CHUNKS} chunks of metadata", image.width, image.height, source_format
+            )
 
     orientation, exif = exif_orientation(metadata.exif or b"")
     if tiff_orientation == 1 and orientation != 1:  # that of a TIFF is applied by Pillow, on reading
@@ -77,7 +94,11 @@ def read_picture(data: bytes, *, max_pixels: int = 200_000_000, convert: bool = 
     if (tiff_orientation, orientation) != (1, 1):
         notes.append("orientation applied")
         xmp = None if metadata.xmp is None else upright_xmp(metadata.xmp)
-        metadata = Metadata(icc=metadata.icc, exif=exif or None, xmp=xmp)
+        chunks, gone = upright_chunks(metadata.png_chunks, orientation)
+        metadata = replace(metadata, exif=exif or None, xmp=xmp, png_chunks=chunks)
+        dropped |= gone
+    if dropped:
+        notes.append(f"chunks dropped: {', '.join(kind.decode() for kind in sorted(dropped))}")
     return Picture(
         pixels=pixels, alpha=alpha, metadata=metadata, notes=tuple(notes), source_format=source_format
     )
@@ -143,25 +164,18 @@ def _converted(image: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def _metadata(image: ImageFile, source_format: str, notes: list[str]) -> Metadata:
+    """That of any format but PNG."""
     info = image.info
     icc = info.get("icc_profile")
     xmp = info.get("xmp")
     if isinstance(xmp, str):
         xmp = xmp.encode()
     exif = _tiff_exif(image, notes) if source_format == "tiff" else info.get("exif")
-    if exif is None and isinstance(info.get("Raw profile type exif"), str):
-        try:  # ImageMagick's way before PNG had a chunk for it: name, length, then lines of hexadecimal
-            exif = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
-        except ValueError:
-            exif = None
     if isinstance(exif, bytes) and exif.startswith(_EXIF_MARK):
         exif = exif[len(_EXIF_MARK) :]
-    texts = set(getattr(image, "text", {}) or {}) - {"XML:com.adobe.xmp", "Raw profile type exif"}
     dropped = (
-        (bool(texts), "texts dropped"),
         ("comment" in info and source_format in ("jpeg", "mpo", "gif"), "comment dropped"),
         (bool(info.get("photoshop")) and source_format in ("jpeg", "mpo"), "iptc dropped"),
-        (source_format == "png" and not icc and ("gamma" in info or "chromaticity" in info), "gamma dropped"),
     )
     notes.extend(note for is_dropped, note in dropped if is_dropped)
     return Metadata(

@@ -13,15 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbatch.errors import CorruptStream
-from recbatch.images.picture import Metadata
+from recbatch.images.picture import Metadata, PngChunk
+from recbatch.images.png_file import MAX_CHUNKS
+from recbatch.images.png_metadata import may_be_carried
 
 MAX_METADATA_BYTES = 64 * 2**20
 _ZSTD_LEVEL = 12
 _ZSTD_MAX_WINDOW = 8 * 2**20
 _ZSTD_STEP = 256  # input bytes at a time: a block of four bytes may unpack to 128 KiB
 _FIELDS = ((1, "icc"), (2, "exif"), (3, "xmp"))
-_FIRST_ANCILLARY_FIELD = 64
+_FIRST_ANCILLARY_FIELD = 64  # readers of 1.0 that know no field as high pass over it
+_CHUNK_FIELDS = ((64, False), (65, True))  # before the image data, and behind it
 _FIELD_HEAD = struct.Struct("<BI")
+_CHUNK_HEAD = struct.Struct("<4sI")
 
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -34,11 +38,12 @@ def pack_metadata(metadata: Metadata) -> bytes:
 
     if not metadata:
         return b""
-    record = b"".join(
-        _FIELD_HEAD.pack(tag, len(value)) + value
-        for tag, name in _FIELDS
-        if (value := getattr(metadata, name))
-    )
+    fields = [(tag, getattr(metadata, name)) for tag, name in _FIELDS]
+    for tag, is_after in _CHUNK_FIELDS:
+        chunks = (chunk for chunk in metadata.png_chunks if chunk.is_after == is_after)
+        packed = (_CHUNK_HEAD.pack(chunk.kind, len(chunk.data)) + chunk.data for chunk in chunks)
+        fields.append((tag, b"".join(packed)))
+    record = b"".join(_FIELD_HEAD.pack(tag, len(value)) + value for tag, value in fields if value)
     return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(record)
 
 
@@ -52,7 +57,8 @@ def parse_metadata(data: bytes, max_size: int = MAX_METADATA_BYTES) -> Metadata:
         return Metadata()
     record = _unpacked(data, max_size)
     found: dict[str, bytes] = {}
-    names = dict(_FIELDS)
+    chunks: list[PngChunk] = []
+    names, places = dict(_FIELDS), dict(_CHUNK_FIELDS)
     offset, last = 0, 0
     while offset < len(record):
         if len(record) - offset < _FIELD_HEAD.size:
@@ -65,10 +71,33 @@ def parse_metadata(data: bytes, max_size: int = MAX_METADATA_BYTES) -> Metadata:
             raise CorruptStream(f"metadata field {tag} comes after field {last}")
         if tag in names:
             found[names[tag]] = record[offset : offset + length]
+        elif tag in places:
+            _parse_chunks(memoryview(record)[offset : offset + length], places[tag], chunks)
         elif tag < _FIRST_ANCILLARY_FIELD:
             raise CorruptStream(f"metadata field {tag} is not known")
         offset, last = offset + length, tag
-    return Metadata(**found)
+    return Metadata(
+        icc=found.get("icc"), exif=found.get("exif"), xmp=found.get("xmp"), png_chunks=tuple(chunks)
+    )
+
+
+def _parse_chunks(field: memoryview, is_after: bool, chunks: list[PngChunk]) -> None:
+    """Append the chunks of one field."""
+    offset = 0
+    while offset < len(field):
+        if len(field) - offset < _CHUNK_HEAD.size:
+            raise CorruptStream("the metadata ends inside a PNG chunk")
+        kind, length = _CHUNK_HEAD.unpack_from(field, offset)
+        offset += _CHUNK_HEAD.size
+        if length > len(field) - offset:
+            raise CorruptStream(f"a PNG chunk says {length} bytes, {len(field) - offset} are left")
+        data = bytes(field[offset : offset + length])
+        if not may_be_carried(kind, data):
+            raise CorruptStream(f"a PNG chunk {kind!r} of {length} bytes is none that metadata holds")
+        if len(chunks) >= MAX_CHUNKS:
+            raise CorruptStream(f"the metadata holds more than {MAX_CHUNKS} PNG chunks")
+        chunks.append(PngChunk(kind, data, is_after))
+        offset += length
 
 
 def _unpacked(data: bytes, max_size: int) -> bytes:

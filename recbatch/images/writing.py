@@ -9,6 +9,8 @@ import numpy as np
 
 from recbatch.images.errors import CannotWrite
 from recbatch.images.picture import Picture
+from recbatch.images.png_file import with_chunks
+from recbatch.images.png_metadata import XMP_KEYWORD
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,6 +42,8 @@ def to_pil(picture: Picture) -> Image.Image:
 def write_picture(picture: Picture, format: str) -> bytes:
     """A file: png and tiff exact, webp lossless (grey becomes RGB), jpeg at quality 95 without subsampling.
 
+    All hold colour profile, EXIF and XMP; chunks that came from a PNG go into a PNG alone.
+
     Raises:
         CannotWrite: an unknown format, or one that can't hold the picture: alpha or more than 64 KiB of EXIF
             in a JPEG, too many pixels a side.
@@ -60,7 +64,9 @@ def write_picture(picture: Picture, format: str) -> bytes:
         image.save(file, format=name.upper(), **options)
     except (OSError, ValueError) as error:
         raise CannotWrite(name, str(error)) from error
-    return file.getvalue()
+    data = file.getvalue()
+    # by hand: Pillow leaves out some types, and all that would stand behind the image data
+    return with_chunks(data, picture.metadata.png_chunks) if name == "png" else data
 
 
 def _common(picture: Picture, **options: Any) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def _png(picture: Picture) -> dict[str, Any]:
     if picture.metadata.xmp:
         chunks = PngInfo()
         # by hand: add_itxt takes text, and XMP is bytes that need not be UTF-8
-        chunks.add(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + picture.metadata.xmp)
+        chunks.add(b"iTXt", XMP_KEYWORD + bytes(5) + picture.metadata.xmp)
         options["pnginfo"] = chunks
     return options
 

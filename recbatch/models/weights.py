@@ -72,6 +72,16 @@ def parse(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise BadWeights("?", str(e).splitlines()[0]) from e
 
 
+def architecture(data: bytes) -> str:
+    """What kind of model a weight file holds. Raises BadWeights."""
+    try:
+        (length,) = struct.unpack_from("<Q", data)
+        found = json.loads(data[8 : 8 + length]).get("__metadata__", {}).get("architecture", "")
+    except (ValueError, struct.error, AttributeError) as e:
+        raise BadWeights("?", str(e).splitlines()[0]) from e
+    return str(found)
+
+
 def names() -> list[str]:
     """Models that come with the package."""
     return sorted(
@@ -96,8 +106,9 @@ def zoo() -> dict[bytes, str]:
 
 
 def find(head: bytes) -> bytes:
-    """The zoo's weight file whose digest begins with ``head``. Raises UnknownModel."""
+    """The zoo's weight file whose digest begins with ``head`` (4 or 8 bytes). Raises UnknownModel."""
     known = zoo()
-    if head not in known:
-        raise UnknownModel(head.hex(), ", ".join(sorted(k.hex() for k in known)) or "none")
-    return read(known[head])
+    for whole, name in known.items():
+        if whole.startswith(head):
+            return read(name)
+    raise UnknownModel(head.hex(), ", ".join(sorted(k.hex() for k in known)) or "none")

@@ -86,7 +86,7 @@ def prepare(
     shapes: list[tuple[int, int, int]] = []
     offset = 0
     with cache.open("wb") as out:
-        for source, data in _images(folder):
+        for source, data in images_of(folder):
             if sources and not any(part in source for part in sources):
                 continue
             if any(part in source for part in exclude):
@@ -106,7 +106,8 @@ def prepare(
     return Photographs(np.memmap(cache, np.uint8, "r"), np.array(shapes, np.int64))
 
 
-def _images(folder: Path) -> Iterator[tuple[str, bytes]]:
+def images_of(folder: Path, *, shards_only: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Source and bytes of every image below a folder, Parquet shards unpacked."""
     import pyarrow.parquet as pq
 
     for path in sorted(folder.rglob("*")):
@@ -116,5 +117,5 @@ def _images(folder: Path) -> Iterator[tuple[str, bytes]]:
             for batch in shard.iter_batches(16, columns=names):
                 for row in batch.to_pylist():
                     yield row.get("source", path.name), row["data"]
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
+        elif not shards_only and path.suffix.lower() in IMAGE_SUFFIXES:
             yield str(path), path.read_bytes()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ from archive_helpers import image, quarantined
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbatch.archive import COLUMNS, TABLE, InvalidRecord, Record
+from recbatch.archive import COLUMNS, LATER_COLUMNS, TABLE, InvalidRecord, Record
 from recbatch.archive.schema import check_record, records_to_table, schema_problem, table_to_records
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=dt.UTC)
@@ -64,8 +65,17 @@ records = st.builds(
 )
 
 
+@st.composite
+def with_previews(draw: st.DrawFn) -> Record:
+    """A record; often with the beginning of its stream as a preview."""
+    record: Record = draw(records)
+    if not record.stream or draw(st.booleans()):
+        return record
+    return replace(record, preview=record.stream[: draw(st.integers(1, len(record.stream)))])
+
+
 @settings(deadline=None)
-@given(st.lists(records, max_size=4))
+@given(st.lists(with_previews(), max_size=4))
 def test_records_come_back_from_arrow_as_they_went(rows: list[Record]) -> None:
     table = records_to_table(rows, created_at=NOW)
     assert table.schema == TABLE
@@ -104,6 +114,11 @@ def test_numpy_values_are_taken() -> None:
         (Record(key="a", codec="lossy", stream=b"x", stream_sha256=b"0" * 32), "not the digest"),
         (Record(key="a", codec="lossy", stream=b"x", stream_size=2), "stream_size"),
         (Record(key="a", codec="lossy", stream=b"x", source_sha256=b"short"), "5 bytes"),
+        (Record(key="a", codec="lossless", stream=b"xyz", preview=b"y"), "not the beginning"),
+        (Record(key="a", codec="lossless", stream=b"xyz", preview=b""), "not the beginning"),
+        (Record(key="a", codec="lossless", stream=b"xyz", preview=b"xyzz"), "not the beginning"),
+        (Record(key="a", codec="lossless", stream=b"xyz", preview=b"xy", preview_size=3), "preview_size"),
+        (Record(key="a", codec="lossless", stream=b"xyz", preview_size=1), "preview_size"),
         (Record(key="a", codec="lossy", stream=b"x", created_at=dt.datetime(2026, 1, 1)), "time zone"),
     ],
 )
@@ -118,7 +133,9 @@ def test_a_value_that_no_column_holds_names_its_record() -> None:
         records_to_table([quarantined("a"), wide], created_at=NOW)
 
 
-def test_a_schema_may_have_more_columns_and_other_widths_but_none_less() -> None:
+def test_a_schema_may_have_more_columns_and_other_widths_but_only_those_less_that_came_later() -> None:
+    for name in LATER_COLUMNS:
+        assert schema_problem(TABLE.remove(TABLE.get_field_index(name))) is None
     wider = TABLE.append(pa.field("later", pa.int8())).set(3, pa.field("stream", pa.binary()))
     assert schema_problem(wider) is None
     assert "column psnr is missing" in str(schema_problem(TABLE.remove(TABLE.get_field_index("psnr"))))

@@ -411,4 +411,4 @@ def test_images_are_spread_over_the_folder(folder: Path, tmp_path: Path) -> None
 
 
 def test_benchmarks_are_listed_by_their_commands() -> None:
-    assert set(BENCHMARKS) == {"lossy", "rec", "speed"}
+    assert set(BENCHMARKS) == {"lossless", "lossy", "rec", "speed"}

@@ -23,7 +23,9 @@ def call(*arguments: str) -> tuple[int, str, set[str]]:
     return done.returncode, out + done.stderr, set(loaded.split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["compress", "--help"], ["compress", "a", "b"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["compress", "--help"], ["compress", "a", "b", "--original", "--exact-files"]]
+)
 def test_help_and_usage_errors_load_nothing_heavy(arguments: list[str]) -> None:
     status, text, loaded = call(*arguments)
     assert status == (0 if "--help" in arguments else 2)

@@ -14,10 +14,9 @@ from cli.conftest import Run
     [
         (["compres", "a", "b"], ["No such command 'compres'", "Did you mean 'compress'"]),
         (["compress", "a"], ["ARCHIVE", "recbatch compress --help"]),
-        (["compress", "a", "b"], ["exactly one mode", "--quality", "--original"]),
         (
             ["compress", "a", "b", "--quality", "50", "--original"],
-            ["exactly one mode", "--quality", "--original"],
+            ["exclude each other", "--quality", "--original", "--lossless"],
         ),
         (["compress", "a", "b", "--quality", "101"], ["--quality", "100"]),
         (["compress", "a", "b", "--quality", "much"], ["--quality"]),
@@ -27,7 +26,8 @@ from cli.conftest import Run
             ["--keep-originals", "smaller"],
         ),
         (["compress", "a", "b", "--qualty", "5"], ["No such option", "--quality"]),
-        (["encode", "a.png", "b.rec"], ["--quality"]),
+        (["compress", "a", "b", "--original", "--exact-files"], ["--exact-files", "--original"]),
+        (["compress", "a", "b", "--lossless", "--quality", "5"], ["exclude each other"]),
         (["decode", "a.rec", "b.xyz"], ["b.xyz", ".png"]),
         (["verify", "a", "--sample", "200%"], ["200%", "1%"]),
         (["verify", "a", "--sample", "some"], ["some", "1%"]),

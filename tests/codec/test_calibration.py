@@ -158,7 +158,7 @@ def test_refinement_is_the_same_on_every_number_of_threads(weights):
     streams = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        codec = ImageCodec(Settings(level=12, effort=8, keep_originals="never"), weights=weights)
+        codec = ImageCodec(Settings(level=12, effort=8, keep_originals="never"), weights=[weights])
         streams.append(codec.encode([source])[0].stream)
     torch.set_num_threads(1)
     assert streams[0] == streams[1]

@@ -35,12 +35,12 @@ def encode_one(codec: ImageCodec, source: Source) -> Encoded:
 @pytest.fixture(scope="module")
 def codec(weights: bytes) -> ImageCodec:
     """Always codes, also where the file is smaller."""
-    return ImageCodec(Settings(level=20, keep_originals="never"), weights=weights)
+    return ImageCodec(Settings(level=20, keep_originals="never"), weights=[weights])
 
 
 @pytest.fixture(scope="module")
 def thrifty(weights: bytes) -> ImageCodec:
-    return ImageCodec(Settings(level=20), weights=weights)
+    return ImageCodec(Settings(level=20), weights=[weights])
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA"])
@@ -61,7 +61,7 @@ def test_any_size_and_mode_comes_back_as_it_was(codec, decoder, mode, size):
 )
 def test_a_stream_decodes_to_what_was_measured(weights, width, height, seed, level):
     source = source_of(photograph(width, height, seed=seed))
-    encoded = encode_one(ImageCodec(Settings(level=level, keep_originals="never"), weights=weights), source)
+    encoded = encode_one(ImageCodec(Settings(level=level, keep_originals="never"), weights=[weights]), source)
     restored = Decoder(lambda head: weights).decode(encoded.stream)
     assert psnr(read_picture(source.data).pixels, restored.pixels) == pytest.approx(encoded.psnr, abs=1e-9)
     assert encoded.stream_sha256 == hashlib.sha256(encoded.stream).digest()
@@ -79,7 +79,7 @@ def test_a_stream_does_not_depend_on_its_neighbours(codec):
 def test_more_quality_costs_more_bits_and_gives_a_closer_image(weights):
     source = source_of(photograph(192, 192))
     rows = [
-        encode_one(ImageCodec(Settings(level=level, keep_originals="never"), weights=weights), source)
+        encode_one(ImageCodec(Settings(level=level, keep_originals="never"), weights=[weights]), source)
         for level in (0, 5, 10)
     ]
     sizes = [len(r.stream) for r in rows]
@@ -137,7 +137,7 @@ def test_mode_original_keeps_every_byte():
 
 
 def test_the_paper_coder_does_the_whole_way(weights, decoder):
-    codec = ImageCodec(Settings(level=12, coder="irec", keep_originals="never"), weights=weights)
+    codec = ImageCodec(Settings(level=12, coder="irec", keep_originals="never"), weights=[weights])
     encoded = encode_one(codec, source_of(photograph(96, 64)))
     assert encoded.coder == "irec"
     assert decoder.decode(encoded.stream).width == 96

@@ -75,7 +75,7 @@ class BrokenSetup(CorruptData):
 class FakeCodec:
     """'bad' in a name is an image error, 'raise' a bug, 'kill' the end of the process, 'hang' no answer."""
 
-    def __init__(self, settings: FakeSettings, *, weights: bytes | None, device: str) -> None:
+    def __init__(self, settings: FakeSettings, *, weights: list[bytes] | None, device: str) -> None:
         if settings.fail_setup == "ours":
             raise BrokenSetup("as asked")
         if settings.fail_setup == "import":

@@ -49,7 +49,7 @@ def main() -> None:
         target = HERE / "codec" / f"{name}.rec"
         if target.exists():
             continue
-        (encoded,) = ImageCodec(settings, weights=weights).encode([source_of(image)])
+        (encoded,) = ImageCodec(settings, weights=[weights]).encode([source_of(image)])
         assert isinstance(encoded, Encoded)
         parsed = stream.parse(encoded.stream)
         y = lossy.decode_latents(parsed, model, Decoder.coder(parsed, model))

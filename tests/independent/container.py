@@ -7,27 +7,29 @@ from .errors import Corrupt, Unsupported, require
 
 MAGIC = bytes.fromhex("93524543 0d0a1a0a")
 MAJOR = 1
-LATENTS, ALPHA, METADATA, RESIDUAL, CALIBRATION = 1, 2, 3, 4, 5
+LATENTS, ALPHA, METADATA, RESIDUAL, CALIBRATION, FILE_RECIPE = 1, 2, 3, 4, 5, 8
 RESERVED, LAST_KIND = (6, 7), 28
 MODES = ("L", "RGB", "LA", "RGBA")
-LOSSY = 1
+LOSSY, LOSSLESS = 1, 2
 MAX_SIDE = 2**31 - 1
 PIXELS_PER_BYTE = 2**18
 
 
 @dataclass(frozen=True)
 class Header:
-    """The fields before the sections."""
+    """The fields before the sections. Those of the other codec are 0 or empty."""
 
     mode: str
     width: int
     height: int
     level: int
     model: bytes
-    coder: int
-    parameters: bytes
-    parameters_digest: bytes
-    latents_digest: bytes
+    coder: int = 0
+    parameters: bytes = b""
+    parameters_digest: bytes = b""
+    latents_digest: bytes = b""
+    pixels_digest: bytes = b""
+    codec: int = LOSSY
 
 
 class Reader:
@@ -69,7 +71,7 @@ def parse(stream: bytes, max_pixels: int = 10**9) -> tuple[Header, dict[int, byt
     reader = Reader(body)
     reader.take(len(MAGIC) + 1)
     header = read_header(reader)
-    sections = read_sections(reader)
+    sections = read_sections(reader, header.codec)
     require((ALPHA in sections) == header.mode.endswith("A"), "alpha section does not go with the mode")
     pixels = header.width * header.height
     require(pixels <= PIXELS_PER_BYTE * len(stream), "more pixels than so few bytes may stand for")
@@ -96,15 +98,20 @@ def read_header(reader: Reader) -> Header:
     """The fields from kind to the digests."""
     kind = reader.byte()
     require(kind >> 5 == 0, "kind has unknown bits")
-    if kind >> 2 != LOSSY:
-        raise Unsupported(f"codec {kind >> 2}")
+    codec = kind >> 2
+    if codec not in (LOSSY, LOSSLESS):
+        raise Unsupported(f"codec {codec}")
     width, height = reader.varint(), reader.varint()
     require(1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE, "size")
-    level, model = reader.byte(), reader.take(8)
+    mode, level = MODES[kind & 3], reader.byte()
+    if codec == LOSSLESS:
+        model, digest = reader.take(4), reader.take(4)
+        return Header(mode, width, height, level, model, pixels_digest=digest, codec=LOSSLESS)
+    model = reader.take(8)
     coder, count = divmod(reader.varint(), 16)
     require(1 <= coder <= 65535 and count <= 8, "coder")
     return Header(
-        MODES[kind & 3],
+        mode,
         width,
         height,
         level,
@@ -116,13 +123,15 @@ def read_header(reader: Reader) -> Header:
     )
 
 
-def read_sections(reader: Reader) -> dict[int, bytes]:
+def read_sections(reader: Reader, codec: int) -> dict[int, bytes]:
     """Sections by kind: all that is left, every length known before any section is cut."""
     listed = reader.varint()
     require(0 < listed < 1 << LAST_KIND, "section list")
     kinds = [kind for kind in range(1, LAST_KIND + 1) if listed >> (kind - 1) & 1]
-    require(LATENTS in kinds, "no latents")
-    require(RESIDUAL not in kinds, "residual in a lossy stream")
+    lossless = codec == LOSSLESS
+    require(lossless or LATENTS in kinds, "no latents")
+    require((RESIDUAL in kinds) == lossless, "residual and codec contradict each other")
+    require(not (lossless and CALIBRATION in kinds), "calibration outside the preview")
     for kind in RESERVED:
         if kind in kinds:
             raise Unsupported(f"section {kind}")
@@ -130,5 +139,6 @@ def read_sections(reader: Reader) -> dict[int, bytes]:
     require(sum(lengths) <= reader.left, "section lengths")
     lengths.append(reader.left - sum(lengths))
     sections = {kind: reader.take(length) for kind, length in zip(kinds, lengths, strict=True)}
-    require(all(data or kind == LATENTS for kind, data in sections.items()), "empty section")
+    may_be_empty = RESIDUAL if lossless else LATENTS
+    require(all(data or kind == may_be_empty for kind, data in sections.items()), "empty section")
     return sections

@@ -61,13 +61,14 @@ class Layer:
     bias_LO: np.ndarray
     shift_O: np.ndarray
     ranges: tuple[int, int, int, int]
+    levels: int = LEVELS  # rows of biases where there is more than one
 
     def check(self) -> None:
         """The bounds under which float arithmetic is exact too."""
         in_low, in_high, _, _ = self.ranges
         assert -128 <= in_low <= 0 <= in_high <= 255
         assert np.abs(self.weight_OIKK).max() <= 127
-        assert self.bias_LO.shape[0] in (1, LEVELS)
+        assert len(self.bias_LO) in (1, self.levels)
         assert (self.shift_O >= 0).all()
         assert (self.shift_O <= 20).all()
         sums_O = np.abs(self.weight_OIKK).sum(axis=(1, 2, 3)) * max(abs(in_low), abs(in_high))
@@ -129,11 +130,12 @@ class Networks:
         return self.layers["second"](mixed, level, raw_first)
 
 
-def load_layer(exact: dict[str, np.ndarray], name: str) -> Layer:
+def load_layer(exact: dict[str, np.ndarray], name: str, levels: int = LEVELS) -> Layer:
     """One layer's arrays, as int64."""
     parts = {part: exact[f"{name}.{part}"].astype(np.int64) for part in ("weight", "bias", "shift", "ranges")}
     low_in, high_in, low_out, high_out = parts["ranges"].tolist()
-    return Layer(parts["weight"], parts["bias"], parts["shift"], (low_in, high_in, low_out, high_out))
+    ranges = (low_in, high_in, low_out, high_out)
+    return Layer(parts["weight"], parts["bias"], parts["shift"], ranges, levels)
 
 
 def prior(raw: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,20 +20,26 @@ class Weights:
     tensors: dict[str, np.ndarray]
 
 
-def load_weights(path: Path) -> Weights:
-    """The exact tensors of a safetensors file: 8 bytes of header length, a JSON header, the values."""
-    data = path.read_bytes()
+def read_file(data: bytes, start: str = "") -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Metadata and those tensors whose names begin so: 8 bytes of header length, a JSON header, the values."""
     header_end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:header_end])
     metadata = header.pop("__metadata__")
-    assert metadata["architecture"] == "photo/1"
-    config = json.loads(metadata["config"])
     tensors = {
         name: np.frombuffer(
             data[header_end + entry["data_offsets"][0] : header_end + entry["data_offsets"][1]],
             TYPES[entry["dtype"]],
         ).reshape(entry["shape"])
         for name, entry in header.items()
-        if name.startswith("exact.")
+        if name.startswith(start)
     }
+    return metadata, tensors
+
+
+def load_weights(path: Path) -> Weights:
+    """The exact tensors of a lossy model."""
+    data = path.read_bytes()
+    metadata, tensors = read_file(data, "exact.")
+    assert metadata["architecture"] == "photo/1"
+    config = json.loads(metadata["config"])
     return Weights(hashlib.sha256(data).digest(), config["latent"], config["hyper"], tensors)
