@@ -9,6 +9,7 @@ Shapes: B pictures of one size, H x W pixels, C = 3 colours or 1 grey.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,7 @@ from recbatch.rec.base import Bits, Coder
 from recbatch.rec.mixtures import Decoder, Encoder, Law
 
 CODEC_LOSSLESS = stream.CODEC_LOSSLESS
+SHARED_FROM = 1 << 17  # pixels of a tile that torch's threads share
 TILE = 2048  # no tile is larger, each way
 SMALL_PIXELS = 64 * 64  # up to here the variant for small images, and no preview
 PREVIEW_SIDE = 64  # images with a smaller side have no preview
@@ -139,7 +141,7 @@ def _encode_tile(
         encoder.put(raw, base, values, low, high, tuning)
         return values
 
-    with exact_mode():
+    with exact_mode(), few_threads(batch * height * width):
         tunings = [
             tune(model, variant, planes[b], None if hint is None else hint[b], colours) for b in range(batch)
         ]
@@ -216,10 +218,22 @@ def _decode_tile(
     ) -> Values:
         return decoder.take(raw, base, low, high, tuning)
 
-    with exact_mode():
+    with exact_mode(), few_threads(size[0] * size[1]):
         lossless_walk.walk(model, model.variants[name], planes, hint, colours, [tuning], take, known=False)
     decoder.finish()
     return geometry.to_pixels(planes[0], colours)
+
+
+@contextmanager
+def few_threads(pixels: int) -> Iterator[None]:
+    """One thread for torch where there is little to share: threads that wait for each other cost more than they do."""
+    threads = torch.get_num_threads()
+    if pixels < SHARED_FROM:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:

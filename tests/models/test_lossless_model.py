@@ -157,6 +157,8 @@ def without(name: str) -> bytes:
         changed(variants="{"),
         changed(variants='{"plain": {"depth": 3}}'),
         changed(variants='{"plain": 3}'),
+        changed(variants="[1]"),
+        changed(variants='{"plain": {"width": 8, "blocks": 1}, "preview": {"width": 8, "mixtures": 7}}'),
         without("law.sigmoid"),
         without("compand"),
         without("plain.weights"),
@@ -168,6 +170,43 @@ def without(name: str) -> bytes:
 def test_a_damaged_model_file_is_bad_weights(damaged):
     with pytest.raises(BadWeights):
         LosslessModel.from_bytes(damaged)
+
+
+TABLES = ["law.sigmoid", "law.inverse", "law.weight", "compand", "plain.weights", "plain.gains"]
+SYNTHESIS = ["synthesis.weight", "synthesis.bias", "synthesis.shift", "synthesis.scalars"]
+
+
+def altered(name: str, how: str) -> bytes:
+    """The file with one tensor too short, of another type, or of numbers that make no sense."""
+    tensors, metadata = weights.parse(model_file())
+    tensor = tensors[name]
+    other = {
+        "short": lambda: tensor.flatten()[:-1].clone(),
+        "float": lambda: tensor.to(torch.float64),
+        "zero": lambda: torch.zeros_like(tensor),
+        "huge": lambda: torch.full_like(tensor, torch.iinfo(tensor.dtype).max),
+    }[how]()
+    return weights.pack({**tensors, name: other}, metadata)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *((name, "short") for name in TABLES + SYNTHESIS),
+        *((name, "float") for name in TABLES + SYNTHESIS[:3]),
+        ("law.inverse", "zero"),
+        ("law.weight", "zero"),
+        ("law.weight", "huge"),
+        ("law.sigmoid", "huge"),
+        ("plain.weights", "huge"),
+        ("plain.gains", "huge"),
+        ("synthesis.shift", "huge"),
+        ("synthesis.scalars", "zero"),
+    ],
+)
+def test_tables_that_compiled_code_would_misread_are_bad_weights(name, how):
+    with pytest.raises(BadWeights):
+        LosslessModel.from_bytes(altered(name, how))
 
 
 def test_a_model_file_cut_anywhere_is_bad_weights():

@@ -28,7 +28,7 @@ def check_law(tables: Mapping[str, NDArray[np.int32]], compand: NDArray[np.int8]
     for name, size in LAW.items():
         table = tables[name]
         need(table.shape == (size,) and table.dtype == np.int32, f"its table {name} has another size or type")
-        least = 1 if name == "inverse" else 0
+        least = 1 if name == "inverse" else 0  # decoders divide by it
         need(int(table.min()) >= least, f"its table {name} has entries below {least}")
     sigmoid, weight = tables["sigmoid"], tables["weight"]
     need(

@@ -89,7 +89,7 @@ class LosslessModel:
             raise weights.BadWeights(metadata.get("name", "?"), f"architecture is not {ARCHITECTURE}")
         try:
             return cls(tensors, metadata, weights.digest(data))
-        except (KeyError, TypeError, ValueError, RuntimeError) as e:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as e:
             raise weights.BadWeights(metadata.get("name", "?"), str(e).splitlines()[0]) from e
 
     def band(
