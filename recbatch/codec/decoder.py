@@ -63,10 +63,14 @@ class Decoder:
     def decode(self, data: bytes, *, max_pixels: int = 10**9) -> Picture:
         """The picture of one stream. Raises CorruptStream, UnsupportedFormat, UnknownModel, OtherArithmetic."""
         parsed = stream.parse(data, max_pixels=max_pixels)
-        decode = self._lossless if parsed.codec == stream.CODEC_LOSSLESS else self._lossy
+        lossless = parsed.codec == stream.CODEC_LOSSLESS
+        decode = self._lossless if lossless else self._lossy
+        # the checksum held, so it is this machine: take the slow, safe path. A lossless decoder that gets out of step
+        # seldom comes to its end, where the digest would tell
+        suspect = (lossy.OtherArithmetic, CorruptStream) if lossless else (lossy.OtherArithmetic,)
         try:
             return decode(parsed)
-        except lossy.OtherArithmetic:  # the checksum held, so it is this machine: take the slow, safe path
+        except suspect:
             with exact.at_least("float64"):
                 return decode(parsed)
 
