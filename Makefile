@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing recbatch and what it needs into $(VENV); the first time takes some minutes ..."
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e .
 	@echo "Compiling the search and entropy coding kernels, once ..."
-	@$(BIN)/python -c 'from recbatch.codec import ImageCodec, Settings; ImageCodec(Settings()).warm_up()'
+	@$(BIN)/python -c 'from recbatch.codec import ImageCodec, Settings; [ImageCodec(Settings(mode=m)).warm_up() for m in ("lossy", "lossless")]'
 	@touch $@
 
 $(TOOLS): $(INSTALLED)

@@ -716,3 +716,15 @@ def test_damaged_alpha_raises_nothing_but_corrupt_stream() -> None:
 def test_only_a_grey_png_is_an_alpha_plane(mode: str) -> None:
     with pytest.raises(CorruptStream):
         decode_alpha(saved(noise("RGB").convert(mode), "PNG"), 23, 17)
+
+
+def test_a_netpbm_file_of_several_images_is_kept() -> None:
+    one = b"P6 3 2 255\n" + bytes(range(18))
+    assert read_picture(one).pixels.shape == (2, 3, 3)
+    assert read_picture(one + b"\n \n").pixels.shape == (2, 3, 3)
+    with pytest.raises(KeepOriginal, match="several images"):
+        read_picture(one + one)
+    assert "first image only" in read_picture(one + b"\n" + one, convert=True).notes
+    bits = b"P4 9 2\n" + bytes(4)
+    with pytest.raises(KeepOriginal, match="several images"):
+        read_picture(bits + bits)

@@ -39,7 +39,8 @@ class Process:
         self.connection, theirs = Pipe()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self.popen = subprocess.Popen(
-            [sys.executable, "-c", _START, str(theirs.fileno())],
+            # -P: a folder named recbatch where the job was started must not stand for the package
+            [sys.executable, "-P", "-c", _START, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

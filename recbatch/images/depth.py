@@ -46,6 +46,8 @@ def what_would_be_lost(image: ImageFile, data: bytes) -> Iterator[tuple[str, str
     if image.mode in _MODES and image.mode != "F" and not (image.mode == "I" and bits > 8):
         yield _MODES[image.mode]
     yield from _tiff_losses(image)
+    if image.format == "PPM" and _more_in_ppm(image, data):
+        yield "several images in one file", "first image only"
     xmp = image.info.get("xmp", b"")
     if isinstance(xmp, bytes) and image.format in ("JPEG", "MPO"):
         if any(mark in xmp for mark in _MAPS):
@@ -72,6 +74,15 @@ def sample_bits(image: ImageFile, data: bytes) -> int:
     if image.format == "AVIF":
         return _avif_bits(data)
     return 16 if image.mode.startswith("I;16") else 32 if image.mode in ("I", "F") else 8
+
+
+def _more_in_ppm(image: ImageFile, data: bytes) -> bool:
+    """Whether another image follows: netpbm files may hold several, and Pillow reads the first."""
+    if not image.tile or image.tile[0][0] != "raw":
+        return False
+    row = -(-image.width // 8) if image.mode == "1" else image.width * len(image.getbands())
+    after = data[image.tile[0][2] + row * image.height :].lstrip()
+    return len(after) > 2 and after[:1] == b"P" and after[1:2].isdigit()
 
 
 def _tiff_losses(image: ImageFile) -> Iterator[tuple[str, str]]:
