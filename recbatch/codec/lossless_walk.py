@@ -8,7 +8,7 @@ Shapes: B images of one size, H x W pixels, 3 planes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -56,7 +56,6 @@ def walk(
     block: Block,
     *,
     known: bool,
-    progress: Callable[[], None] | None = None,
 ) -> None:
     """Visit every block. ``known``: encoder; else ``planes_B3HW``, of which pixel (0, 0) is known, is filled in."""
     height, width = planes_B3HW.shape[2:]

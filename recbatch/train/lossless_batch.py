@@ -37,11 +37,11 @@ def batch(
     rows, columns = geometry.phase_size(height, width, s.phase)
     base = np.empty((b, 3, rows, columns), np.int32)
     weights = net.weights[level, stage].numpy()
-    geometry.bases(level_B3HW, *s.phase, s.taps_T4, weights, 0, base)
+    geometry.bases(level_B3HW, s.taps_T4, weights, 0, base)
     planes = np.empty((b, s.inputs(preview=preview_B3HW is not None), rows, columns), np.float32)
     if preview_B3HW is not None:
         guess = np.empty_like(base)
-        geometry.bases(preview_B3HW, *s.phase, s.taps_T4, weights, 0, guess)
+        geometry.bases(preview_B3HW, s.taps_T4, weights, 0, guess)
         geometry.add_preview(preview_B3HW, *s.phase, guess, net.gains[level, stage].numpy(), 0, base)
         offset = 3 * len(s.taps) + 3
         geometry.preview_inputs(preview_B3HW, *s.phase, guess, base, 0, COMPAND_D, offset, planes)
@@ -128,8 +128,8 @@ def _gains(
         rows, columns = geometry.phase_size(x.shape[2], x.shape[3], s.phase)
         base, guess = (np.empty((len(x), 3, rows, columns), np.int32) for _ in range(2))
         weights = net.weights[level, stage].numpy()
-        geometry.bases(x, *s.phase, s.taps_T4, weights, 0, base)
-        geometry.bases(preview, *s.phase, s.taps_T4, weights, 0, guess)
+        geometry.bases(x, s.taps_T4, weights, 0, base)
+        geometry.bases(preview, s.taps_T4, weights, 0, guess)
         error = x[:, :, s.phase[0] :: 2, s.phase[1] :: 2].astype(np.float64) - base / 16
         news = preview[:, :, s.phase[0] :: 2, s.phase[1] :: 2].astype(np.float64) - guess / 16
         weight = 1 / (4 + error**2)  # the same, by what is left

@@ -140,7 +140,7 @@ def seen_by(stage: int, level_B3HW, weights_3T, first: int = 0, rows: int | None
     all_rows, columns = geometry.phase_size(height, width, s.phase)
     rows = all_rows if rows is None else rows
     base = np.empty((b, 3, rows, columns), np.int32)
-    geometry.bases(level_B3HW, *s.phase, s.taps_T4, weights_3T, first, base)
+    geometry.bases(level_B3HW, s.taps_T4, weights_3T, first, base)
     planes = np.empty((b, s.inputs(preview=False), rows, columns), np.float32)
     geometry.inputs(level_B3HW, s.taps_T4, base, first, COMPAND_D, planes)
     return base, planes

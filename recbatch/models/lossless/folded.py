@@ -109,12 +109,12 @@ class LosslessModel:
         top, bottom = max(0, first - variant.halo), min(rows, last + variant.halo)
         base = np.empty((batch, 3, bottom - top, columns), np.int32)
         predictors = variant.weights[row, stage]
-        geometry.bases(level_B3HW, *s.phase, s.taps_T4, predictors, top, base)
+        geometry.bases(level_B3HW, s.taps_T4, predictors, top, base)
         shape = (batch, s.inputs(preview=preview_B3HW is not None), bottom - top, columns)
         planes = np.empty(shape, np.float32)
         if preview_B3HW is not None:
             guess = np.empty_like(base)
-            geometry.bases(preview_B3HW, *s.phase, s.taps_T4, predictors, top, guess)
+            geometry.bases(preview_B3HW, s.taps_T4, predictors, top, guess)
             geometry.add_preview(preview_B3HW, *s.phase, guess, variant.gains[row, stage], top, base)
             offset = 3 * len(s.taps) + 3
             geometry.preview_inputs(preview_B3HW, *s.phase, guess, base, top, self._compand, offset, planes)

@@ -120,8 +120,6 @@ def _index(i: Any, count: Any) -> Any:
 @njit(cache=True, nogil=True)
 def bases(
     level_B3HW: Any,
-    phase_row: Any,
-    phase_column: Any,
     taps_T4: Any,
     weights_3T: Any,
     first: Any,
