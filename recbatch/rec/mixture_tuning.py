@@ -16,7 +16,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from recbatch.rec.mixtures import BIAS_UNITS, GAIN_UNIT, LOGISTICS, PARAMETERS, SMALLEST_SCALE
+from recbatch.rec.mixture_float import RAW_UNIT, nats
+from recbatch.rec.mixtures import BIAS_UNITS, GAIN_UNIT, LOGISTICS, PARAMETERS
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int8]  # [18]
@@ -25,10 +26,6 @@ ROUNDS, TRIES = 6, 3
 FIRST_DAMPING = 0.1
 ENOUGH = 2e-4  # nats a symbol that another round must promise
 PRIOR_DEVIATION = 0.3
-_RAW_UNIT = 128.0  # raw parameters are 1/128 nat; means 1/16 grey level
-_MEAN_GREY = 8.0  # grey levels in a raw mean of 128
-_LOG_SCALE_AT_ZERO = math.log(SMALLEST_SCALE) + 4.0
-_FLOOR = 2.0**-24
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -37,45 +34,14 @@ def _nats(
 ) -> Any:
     """Mean nats a symbol; each symbol's gradient by the numbers goes to ``slope_N18``, unless that is empty."""
     total = 0.0
-    weight, inside = np.empty(3), np.empty(3)
-    by_mean, by_scale = np.empty(3), np.empty(3)
-    tuned = np.empty(9)
-    wants = slope_N18.size > 0
+    tuned, slope = np.empty(9), np.empty(9 if slope_N18.size > 0 else 0)
     for n in range(raw_N9.shape[0]):
-        value, base = value_N[n], base_N[n] / 16.0
         for k in range(9):
             tuned[k] = raw_N9[n, k] * (1 + numbers_18[k]) + numbers_18[9 + k]
-        largest = max(tuned[0], max(tuned[1], tuned[2]))
-        norm = 0.0
-        for k in range(3):
-            weight[k] = math.exp(tuned[k] - largest)
-            norm += weight[k]
-        p = _FLOOR
-        for k in range(3):
-            weight[k] /= norm
-            mean = base + _MEAN_GREY * tuned[3 + k]
-            inverse = math.exp(-(min(max(tuned[6 + k], -4.0), 3.97) + _LOG_SCALE_AT_ZERO))
-            lower, lower_slope, upper, upper_slope = 0.0, 0.0, 1.0, 0.0
-            t_lower, t_upper = (value - 0.5 - mean) * inverse, (value + 0.5 - mean) * inverse
-            if value > low:
-                lower = 1 / (1 + math.exp(-t_lower))
-                lower_slope = lower * (1 - lower)
-            if value < high:
-                upper = 1 / (1 + math.exp(-t_upper))
-                upper_slope = upper * (1 - upper)
-            inside[k] = upper - lower
-            by_mean[k] = -(upper_slope - lower_slope) * inverse
-            by_scale[k] = -(t_upper * upper_slope - t_lower * lower_slope)
-            p += weight[k] * inside[k]
-        total -= math.log(p)
-        if wants:
-            for k in range(3):
-                w = weight[k] / p
-                slope_N18[n, 9 + k] = -w * (inside[k] - (p - _FLOOR))
-                slope_N18[n, 12 + k] = -w * by_mean[k] * _MEAN_GREY
-                slope_N18[n, 15 + k] = -w * by_scale[k]
-            for k in range(9):
-                slope_N18[n, k] = slope_N18[n, 9 + k] * raw_N9[n, k]
+        total += nats(tuned, base_N[n], value_N[n], low, high, slope)
+        for k in range(slope.size):
+            slope_N18[n, k] = slope[k] * raw_N9[n, k]
+            slope_N18[n, 9 + k] = slope[k]
     return total / raw_N9.shape[0]
 
 
@@ -98,7 +64,7 @@ def fit(
 
     Fisher scoring as Levenberg and Marquardt damp it, with a Gaussian prior that keeps a few symbols from saying much.
     """
-    raw = np.ascontiguousarray(raw_N9, np.float64) / _RAW_UNIT
+    raw = np.ascontiguousarray(raw_N9, np.float64) / RAW_UNIT
     base, value = base_N.astype(np.float64), value_N.astype(np.float64)
     count = len(value)
     slope, nothing = np.empty((count, 18)), np.empty((0, 18))
@@ -131,7 +97,7 @@ def fit(
 def _units() -> Floats:
     """Real size of a step of each number."""
     gains = np.full(PARAMETERS, 1 / GAIN_UNIT)
-    biases = np.repeat(np.array(BIAS_UNITS) / _RAW_UNIT, LOGISTICS)
+    biases = np.repeat(np.array(BIAS_UNITS) / RAW_UNIT, LOGISTICS)
     return np.concatenate([gains, biases])
 
 
