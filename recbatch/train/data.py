@@ -77,37 +77,71 @@ def prepare(
     path); with ``sources`` only matching images enter, with ``exclude`` matching ones stay out.
     """
     stamp = json.dumps([str(folder), sorted(sources), sorted(exclude), REDUCTIONS])
+
+    def scaled() -> Iterator[Image.Image]:
+        for data in images_of(folder, sources=sources, exclude=exclude):
+            image = Image.open(io.BytesIO(data)).convert("RGB")
+            for factor in REDUCTIONS:
+                if (reduced := reduce(image, factor, MIN_SIDE)) is not None:
+                    yield reduced
+
+    return Photographs(*decode_once(folder, cache, stamp, scaled()))
+
+
+def decode_once(
+    folder: Path, cache: Path, stamp: str, images: Iterator[Image.Image]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """RGB images end to end in the file ``cache``, mapped, and their (offset, height, width).
+
+    They are only asked for where the cache is not there, or of another stamp. Raises NoTrainingData.
+    """
     index = cache.with_suffix(".json")
     if index.exists() and cache.exists():
         saved = json.loads(index.read_text())
         if saved["stamp"] == stamp:
-            return Photographs(np.memmap(cache, np.uint8, "r"), np.array(saved["shapes"], np.int64))
+            return np.memmap(cache, np.uint8, "r"), np.array(saved["shapes"], np.int64)
     cache.parent.mkdir(parents=True, exist_ok=True)
     shapes: list[tuple[int, int, int]] = []
     offset = 0
     with cache.open("wb") as out:
-        for source, data in images_of(folder):
-            if sources and not any(part in source for part in sources):
-                continue
-            if any(part in source for part in exclude):
-                continue
-            image = Image.open(io.BytesIO(data)).convert("RGB")
-            for factor in REDUCTIONS:
-                size = (round(image.width * factor), round(image.height * factor))
-                if min(size) < MIN_SIDE:
-                    continue
-                scaled = image if factor == 1.0 else image.resize(size, Image.Resampling.LANCZOS)
-                out.write(np.asarray(scaled).tobytes())
-                shapes.append((offset, size[1], size[0]))
-                offset += size[0] * size[1] * 3
+        for image in images:
+            out.write(np.asarray(image).tobytes())
+            shapes.append((offset, image.height, image.width))
+            offset += image.height * image.width * 3
     if not shapes:
         raise NoTrainingData(str(folder))
     index.write_text(json.dumps({"stamp": stamp, "shapes": shapes}))
-    return Photographs(np.memmap(cache, np.uint8, "r"), np.array(shapes, np.int64))
+    return np.memmap(cache, np.uint8, "r"), np.array(shapes, np.int64)
 
 
-def images_of(folder: Path, *, shards_only: bool = False) -> Iterator[tuple[str, bytes]]:
-    """Source and bytes of every image below a folder, Parquet shards unpacked."""
+def reduce(image: Image.Image, factor: float, least: int) -> Image.Image | None:
+    """An image reduced by Lanczos; None where a side would be under ``least``."""
+    size = (round(image.width * factor), round(image.height * factor))
+    if min(size) < least:
+        return None
+    return image if factor == 1.0 else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def images_of(
+    folder: Path,
+    *,
+    sources: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    shards_only: bool = False,
+) -> Iterator[bytes]:
+    """Every chosen image below a folder, Parquet shards unpacked; ``sources`` and ``exclude`` as in ``prepare``."""
+    for source, data in _sourced(folder, shards_only=shards_only):
+        if is_chosen(source, sources, exclude):
+            yield data
+
+
+def is_chosen(source: str, sources: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether a name has one of ``sources``, if there are any, and none of ``exclude``."""
+    wanted = not sources or any(part in source for part in sources)
+    return wanted and not any(part in source for part in exclude)
+
+
+def _sourced(folder: Path, *, shards_only: bool) -> Iterator[tuple[str, bytes]]:
     import pyarrow.parquet as pq
 
     for path in sorted(folder.rglob("*")):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from recbatch.train.data import IMAGE_SUFFIXES, NoTrainingData, images_of
+from recbatch.train.data import IMAGE_SUFFIXES, NoTrainingData, decode_once, images_of, is_chosen, reduce
 
 JPEG_REDUCTION = 0.5
 MIN_SIDE = 96
@@ -98,34 +98,15 @@ def prepare_exact(
     ``sources`` and ``exclude`` as in ``recbatch.train.data.prepare``; ``shards_only`` leaves image files out.
     """
     stamp = json.dumps([str(folder), sorted(sources), sorted(exclude), JPEG_REDUCTION, shards_only])
-    index = cache.with_suffix(".json")
-    if index.exists() and cache.exists():
-        saved = json.loads(index.read_text())
-        if saved["stamp"] == stamp:
-            return ExactPixels(np.memmap(cache, np.uint8, "r"), np.array(saved["shapes"], np.int64))
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    shapes: list[tuple[int, int, int]] = []
-    offset = 0
-    with cache.open("wb") as out:
-        for source, data in images_of(folder, shards_only=shards_only):
-            if sources and not any(part in source for part in sources):
-                continue
-            if any(part in source for part in exclude):
-                continue
+
+    def exact() -> Iterator[Image.Image]:
+        for data in images_of(folder, sources=sources, exclude=exclude, shards_only=shards_only):
             image = Image.open(io.BytesIO(data))
             factor = JPEG_REDUCTION if image.format == "JPEG" else 1.0
-            size = (round(image.width * factor), round(image.height * factor))
-            if min(size) < MIN_SIDE:
-                continue
-            rgb = image.convert("RGB")
-            rgb = rgb if factor == 1.0 else rgb.resize(size, Image.Resampling.LANCZOS)
-            out.write(np.asarray(rgb).tobytes())
-            shapes.append((offset, size[1], size[0]))
-            offset += size[0] * size[1] * 3
-    if not shapes:
-        raise NoTrainingData(str(folder))
-    index.write_text(json.dumps({"stamp": stamp, "shapes": shapes}))
-    return ExactPixels(np.memmap(cache, np.uint8, "r"), np.array(shapes, np.int64))
+            if (reduced := reduce(image.convert("RGB"), factor, MIN_SIDE)) is not None:
+                yield reduced
+
+    return ExactPixels(*decode_once(folder, cache, stamp, exact()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +153,7 @@ def prepare_small(
     """
     found = []
     for path in sorted(folder.rglob("*")):
-        name = str(path)
-        if path.suffix.lower() not in IMAGE_SUFFIXES or any(part in name for part in exclude):
-            continue
-        if sources and not any(part in name for part in sources):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or not is_chosen(str(path), sources, exclude):
             continue
         image = np.asarray(Image.open(path).convert("RGB"))
         rows, columns = image.shape[0] // tiles, image.shape[1] // tiles

@@ -113,8 +113,17 @@ def phase_size(height: int, width: int, phase: tuple[int, int]) -> tuple[int, in
 
 
 @njit(cache=True, inline="always")
-def _index(i: Any, count: Any) -> Any:
-    return 0 if i < 0 else (count - 1 if i >= count else i)
+def _where(tap_4: Any, i: Any, height: Any, width: Any, columns: Any) -> Any:
+    """Where a tap of position row i lies in a level: its row; its column parity and the columns of its phase; and the
+    positions between which it needs no clamping. Where the tap's phase is empty, phase (0, 0) stands in."""
+    p, q, down, across = tap_4[0], tap_4[1], tap_4[2], tap_4[3]
+    if (height == 1 and p == 1) or (width == 1 and q == 1):
+        p, q = 0, 0
+    y = 2 * min(max(i + down, 0), (height + 1 - p) // 2 - 1) + p
+    count = (width + 1 - q) // 2
+    inner_from = min(columns, max(0, -across))
+    inner_to = max(inner_from, min(columns, count - across))
+    return y, q, count, inner_from, inner_to
 
 
 @njit(cache=True, nogil=True)
@@ -138,20 +147,8 @@ def bases(
                 out = base_B3hw[b, c, i]
                 out[:] = 1 << (WEIGHT_BITS - BASE_BITS - 1)
                 for k in range(taps_T4.shape[0]):
-                    p, q = taps_T4[k, 0], taps_T4[k, 1]
-                    if height == 1:
-                        p = 0
-                    if width == 1:
-                        q = 0
-                    if p != taps_T4[k, 0] or q != taps_T4[k, 1]:
-                        p, q = 0, 0
-                    y = 2 * _index(first + i + taps_T4[k, 2], (height + 1 - p) // 2) + p
-                    count = (width + 1 - q) // 2
-                    w = weights_3T[c, k]
-                    shift = taps_T4[k, 3]
-                    source = level_B3HW[b, c, y]
-                    inner_from = min(columns, max(0, -shift))
-                    inner_to = max(inner_from, min(columns, count - shift))
+                    y, q, count, inner_from, inner_to = _where(taps_T4[k], first + i, height, width, columns)
+                    w, shift, source = weights_3T[c, k], taps_T4[k, 3], level_B3HW[b, c, y]
                     for j in range(inner_from):
                         out[j] += w * np.int32(source[q])
                     for j in range(inner_from, inner_to):
@@ -184,20 +181,8 @@ def inputs(level_B3HW: Any, taps_T4: Any, base_B3hw: Any, first: Any, compand_D:
                 for j in range(columns):
                     out[j] = rounded[j] - 128 if c == 0 else rounded[j] >> 1
                 for k in range(taps):
-                    p, q = taps_T4[k, 0], taps_T4[k, 1]
-                    if height == 1:
-                        p = 0
-                    if width == 1:
-                        q = 0
-                    if p != taps_T4[k, 0] or q != taps_T4[k, 1]:
-                        p, q = 0, 0
-                    y = 2 * _index(first + i + taps_T4[k, 2], (height + 1 - p) // 2) + p
-                    count = (width + 1 - q) // 2
-                    shift = taps_T4[k, 3]
-                    source = level_B3HW[b, c, y]
-                    out = out_BIhw[b, 3 * k + c, i]
-                    inner_from = min(columns, max(0, -shift))
-                    inner_to = max(inner_from, min(columns, count - shift))
+                    y, q, count, inner_from, inner_to = _where(taps_T4[k], first + i, height, width, columns)
+                    shift, source, out = taps_T4[k, 3], level_B3HW[b, c, y], out_BIhw[b, 3 * k + c, i]
                     for j in range(inner_from):
                         d = source[q] - rounded[j]
                         out[j] = compand_D[d + LARGEST_DIFFERENCE]
