@@ -386,12 +386,12 @@ KEPT = {
     "MPO": (lambda: animated("MPO"), "3 frames", ("first frame of 3",)),
     "TIFF beside a raw image": (lambda: tiff_with(254, 1), "preview", ("preview only",)),
     "gain map": (
-        lambda: saved(noise("RGB"), "JPEG", xmp=b'<a hdrgm:Version="1.0"/>'),
+        lambda: saved(noise("RGB"), "JPEG", xmp=b'<a hdrgm:Version="1.0"/>') + saved(noise("L"), "JPEG"),
         "gain map",
         ("gain map dropped",),
     ),
     "motion photo": (
-        lambda: saved(noise("RGB"), "JPEG", xmp=b'<a GCamera:MotionPhoto="1"/>'),
+        lambda: saved(noise("RGB"), "JPEG", xmp=b'<a GCamera:MotionPhoto="1"/>') + b"\0\0\0\x08ftyp",
         "film",
         ("film dropped",),
     ),
@@ -410,6 +410,12 @@ def test_what_would_lose_something_is_kept_unless_asked_for(name: str) -> None:
     picture = read_picture(data, convert=True)
     assert picture.notes == notes
     assert (picture.width, picture.height) == (caught.value.width, caught.value.height)
+
+
+@pytest.mark.parametrize("xmp", [b"MotionPhoto=", b'<a MotionPhoto="1"/>', b'<a hdrgm:Version="1.0"/>'])
+def test_xmp_that_speaks_of_what_an_editor_cut_away_is_no_loss(xmp: bytes) -> None:
+    picture = read_picture(saved(noise("RGB"), "JPEG", xmp=xmp))
+    assert picture.metadata.xmp == xmp
 
 
 @pytest.mark.parametrize(("flags", "bits"), [(0, 8), (0x40, 10), (0x60, 12)])

@@ -6,6 +6,7 @@ the preview of a camera's raw file. So the file's own header is asked beside Pil
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,9 @@ _MODES = {
     "La": ("premultiplied alpha", "premultiplied alpha divided out"),
     "RGBX": ("a fourth channel", "extra channel dropped"),
 }
-_MAPS = (b"hdrgm:Version", b"HDRGainMap")
-_MOTION = (b"MotionPhoto=", b"MicroVideo=", b"MotionPhoto>1")
+_GAIN_MAP = re.compile(rb"hdrgm:Version|HDRGainMap")
+_MOTION_PHOTO = re.compile(rb"(MotionPhoto|MicroVideo)\s*(=\s*[\"']|>)\s*1")
+_JPEG_START, _FILM_START = b"\xff\xd8\xff", b"ftyp"
 
 
 def what_would_be_lost(image: ImageFile, data: bytes) -> Iterator[tuple[str, str]]:
@@ -50,9 +52,10 @@ def what_would_be_lost(image: ImageFile, data: bytes) -> Iterator[tuple[str, str
         yield "several images in one file", "first image only"
     xmp = image.info.get("xmp", b"")
     if isinstance(xmp, bytes) and image.format in ("JPEG", "MPO"):
-        if any(mark in xmp for mark in _MAPS):
+        # Editors cut the second image or the film away and leave the XMP that speaks of it: so both are looked for.
+        if _GAIN_MAP.search(xmp) and data.find(_JPEG_START, 1) > 0:
             yield "an HDR gain map", "gain map dropped"
-        if any(mark in xmp for mark in _MOTION):
+        if _MOTION_PHOTO.search(xmp) and _FILM_START in data:
             yield "a motion photo's film", "film dropped"
 
 
