@@ -11,6 +11,7 @@ before the checksum holds, so that damage is told from novelty.
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ SECTION_ALPHA = 2
 SECTION_METADATA = 3
 SECTION_RESIDUAL = 4
 SECTION_CALIBRATION = 5
+SECTION_PIXELS = 6  # of a lossless stream, in the residual's place: its pixels as lossless WebP, of no model
 SECTION_FILE = 8  # of a lossless stream: what rebuilds the source file from the pixels
 FIRST_ANCILLARY_SECTION = 8  # from here on a reader may leave out what it does not know
 LAST_SECTION = 28
@@ -41,13 +43,14 @@ MAX_CODER = 2**16 - 1
 MAX_PARAMETERS_BYTES = 8
 MODEL_BYTES = 8
 SHORT_MODEL_BYTES = 4  # of a lossless stream: small images can't carry more
+NO_MODEL = bytes(SHORT_MODEL_BYTES)  # of a lossless stream whose pixels are WebP
 DIGEST_BYTES = 4
 CRC_BYTES = 4
+LAST_LEVEL = 31
+LEVEL_PARTS = 8  # rate levels come in steps of 1/8
 HEADER_BYTES = 256  # no header is longer: this many bytes of a stream are enough for ``header``
 
-_CRITICAL_SECTIONS = frozenset(
-    {SECTION_LATENTS, SECTION_ALPHA, SECTION_METADATA, SECTION_RESIDUAL, SECTION_CALIBRATION}
-)
+_CRITICAL_SECTIONS = frozenset(range(SECTION_LATENTS, SECTION_PIXELS + 1))
 _VARINT_BYTES = 9  # 63 bits
 
 
@@ -104,7 +107,7 @@ class Header:
     width: int
     height: int
     model: bytes  # [8] head of the SHA-256 that names the decoder's weights
-    level: int  # rate level, or variant of a lossless model, 0..255
+    level: float  # rate level 0..31 in steps of 1/8, or variant of a lossless model, an integer 0..255
     coder: int  # coder number
     coder_parameters: bytes  # at most 8 bytes
     parameters_digest: bytes  # [4] of the exact networks' outputs: tells "other arithmetic" from "corrupt"
@@ -125,7 +128,7 @@ class Stream:
     width: int
     height: int
     model: bytes
-    level: int
+    level: float
     coder: int = 0
     coder_parameters: bytes = b""
     parameters_digest: bytes = b""
@@ -139,6 +142,18 @@ def short_digest(data: bytes) -> bytes:
     import xxhash
 
     return struct.pack("<I", xxhash.xxh3_64_intdigest(data) & 0xFFFFFFFF)
+
+
+def level_byte(level: float) -> int:
+    """The header's byte of a rate level: the nearest integer, halves up, and in the upper bits the eighths to it."""
+    whole = math.floor(level + 0.5)
+    return whole | int(LEVEL_PARTS * (level - whole)) % LEVEL_PARTS << 5
+
+
+def level_of_byte(byte: int) -> float:
+    """The rate level of a header's byte; not every one is within 0..31."""
+    eighths = byte >> 5
+    return (byte & 31) + (eighths - LEVEL_PARTS * (eighths >> 2)) / LEVEL_PARTS
 
 
 def pack(stream: Stream) -> bytes:
@@ -156,7 +171,7 @@ def pack(stream: Stream) -> bytes:
         bytes([MAJOR << 4 | MINOR, MODES.index(stream.mode) | stream.codec << 2]),
         varint(stream.width),
         varint(stream.height),
-        bytes([stream.level]),
+        bytes([level_byte(stream.level) if stream.codec == CODEC_LOSSY else int(stream.level)]),
         stream.model,
         *(
             (stream.pixels_digest,)
@@ -314,12 +329,15 @@ def _read_header(cursor: Cursor) -> Header:
         raise UnsupportedFormat(f"its codec is {codec}")
     width = _positive(cursor, "the width")
     height = _positive(cursor, "the height")
-    level = cursor.take(1, "the level")[0]
+    level: float = cursor.take(1, "the level")[0]
     coder, parameters, parameters_digest, latents_digest, pixels_digest = 0, b"", b"", b"", b""
     if codec == CODEC_LOSSLESS:
         model = cursor.take(SHORT_MODEL_BYTES, "the model's digest")
         pixels_digest = cursor.take(DIGEST_BYTES, "the pixels' digest")
     else:
+        level = level_of_byte(int(level))
+        if not 0 <= level <= LAST_LEVEL:
+            raise CorruptStream(f"rate level {level:g} does not exist", cursor.offset - 1)
         model = cursor.take(MODEL_BYTES, "the model's digest")
         start = cursor.offset
         coder = cursor.varint("the coder", MAX_CODER << 4 | 15)
@@ -373,8 +391,12 @@ def _section_problem(stream: Stream) -> str:
         return "it has no latents"
     if (SECTION_ALPHA in stream.sections) != stream.mode.endswith("A"):
         return f"mode {stream.mode} and the alpha section contradict each other"
-    if (SECTION_RESIDUAL in stream.sections) != lossless:
-        return "a lossless stream has no residual" if lossless else "a lossy stream has a residual"
+    codes = [kind for kind in (SECTION_RESIDUAL, SECTION_PIXELS) if kind in stream.sections]
+    if len(codes) != lossless:
+        return f"a {'lossless' if lossless else 'lossy'} stream has {len(codes)} codes of its pixels"
+    has_models = SECTION_LATENTS in stream.sections or stream.model != NO_MODEL or stream.level != 0
+    if SECTION_PIXELS in codes and has_models:
+        return "it needs no model, and names one or has a preview"
     if lossless and SECTION_CALIBRATION in stream.sections:
         return "a lossless stream has a calibration of its own"
     may_be_empty = SECTION_RESIDUAL if lossless else SECTION_LATENTS
@@ -397,7 +419,11 @@ def _problem_of(stream: Stream) -> str:
             len(stream.model) == (SHORT_MODEL_BYTES if lossless else MODEL_BYTES),
             f"a model digest of {len(stream.model)} bytes",
         ),
-        (0 <= stream.level <= 255, f"level {stream.level}"),
+        (
+            0 <= stream.level <= (255 if lossless else LAST_LEVEL)
+            and stream.level * (1 if lossless else LEVEL_PARTS) % 1 == 0,
+            f"level {stream.level}",
+        ),
         ((stream.coder == 0) if lossless else (0 < stream.coder <= MAX_CODER), f"coder {stream.coder}"),
         (
             len(stream.coder_parameters) <= MAX_PARAMETERS_BYTES,

@@ -47,7 +47,7 @@ def test_a_stream_tells_about_itself() -> None:
     stream = recbatch.encode(gradient(), quality=100)
     found = stream_info(stream)
     assert (found.width, found.height, found.mode, found.level) == (96, 64, "RGB", 31)
-    assert (found.quality, found.coder, found.model_name) == (100, "trellis", "photo-s")
+    assert (found.quality, found.coder, found.model_name) == (100, "trellis", "photo-s2")
     assert sum(found.bytes.values()) == found.size_bytes == len(stream)
 
 
@@ -70,6 +70,12 @@ def test_pixels_never_change_unasked() -> None:
         {"quality": 5, "lossless": True},
         {"quality": 5, "preview": False},
         {"original": True, "exact_files": True},
+        {"quality": 5, "bpp": 0.5},
+        {"bpp": 0.5, "psnr": 35},
+        {"lossless": True, "psnr": 35},
+        {"lossless": True, "max_bytes": 1000},
+        {"original": True, "min_psnr": 35},
+        {"max_bytes": 1000, "exact_files": True},
     ],
 )
 def test_modes_exclude_each_other(chosen: dict[str, float | bool]) -> None:
@@ -78,9 +84,31 @@ def test_modes_exclude_each_other(chosen: dict[str, float | bool]) -> None:
 
 
 def test_quality_is_linear_in_the_level() -> None:
-    assert [make_settings(quality=q).level for q in (0, 50, 100)] == [0, 16, 31]
+    assert [make_settings(quality=q).level for q in (0, 50, 100)] == [0, 15.5, 31]
     with pytest.raises(recbatch.UsageError, match="quality"):
         make_settings(quality=101)
+
+
+def test_a_bound_alone_asks_for_the_best_that_fits_or_the_smallest_that_is_good_enough() -> None:
+    assert (make_settings(max_bytes=1000).mode, make_settings(max_bytes=1000).level) == ("lossy", 31)
+    assert (make_settings(min_psnr=35).mode, make_settings(min_psnr=35).level) == ("lossy", 0)
+    assert make_settings(max_bytes=1000, min_psnr=35).level == 31
+    assert make_settings(max_bytes=1000, min_psnr=35, quality=20).level == 6.25
+    with pytest.raises(recbatch.UsageError, match="min_psnr"):
+        make_settings(psnr=30, min_psnr=35)
+
+
+def test_a_stream_has_the_size_or_the_quality_that_was_asked_for() -> None:
+    noise_HWC = np.random.default_rng(0).integers(-40, 40, (128, 160, 3))
+    pixels_HWC = np.clip(np.asarray(gradient(160, 128), np.int64) + noise_HWC, 0, 255)
+    image = Image.fromarray(pixels_HWC.astype(np.uint8))
+    stream = recbatch.encode(image, bpp=1.0)
+    assert 8 * len(stream) / (160 * 128) == pytest.approx(1.0, rel=0.02)
+    assert stream_info(stream).level % 1 in {n / 8 for n in range(8)}
+    assert distance_db(image, recbatch.decode(recbatch.encode(image, psnr=22))) == pytest.approx(22, abs=0.1)
+    assert len(recbatch.encode(image, max_bytes=3000)) <= 3000
+    with pytest.raises(recbatch.RecbatchError, match="at most 100"):
+        recbatch.encode(image, max_bytes=100)
 
 
 def test_a_name_says_its_format() -> None:

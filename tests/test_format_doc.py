@@ -55,15 +55,16 @@ def test_the_containers_numbers() -> None:
     kinds = {
         row[0]: row[1]
         for row in rows_of(text)
-        if row[0] in ("latents", "alpha", "metadata", "residual", "calibration", "file recipe")
+        if row[0] in ("latents", "alpha", "metadata", "residual", "calibration", "pixels", "file recipe")
     }
     assert kinds == {
         **{"latents": "1", "alpha": "2", "metadata": "3", "residual": "4", "calibration": "5"},
+        "pixels": "6",
         "file recipe": "8",
     }
     assert (stream.SECTION_LATENTS, stream.SECTION_ALPHA) == (1, 2)
     assert (stream.SECTION_METADATA, stream.SECTION_RESIDUAL) == (3, 4)
-    assert (stream.SECTION_CALIBRATION, stream.SECTION_FILE) == (5, 8)
+    assert (stream.SECTION_CALIBRATION, stream.SECTION_PIXELS, stream.SECTION_FILE) == (5, 6, 8)
     assert (stream.CODEC_LOSSY, stream.CODEC_LOSSLESS) == (1, 2)
     assert f"Kinds {stream.FIRST_ANCILLARY_SECTION} to {stream.LAST_SECTION} may be passed over" in text
     assert f"major {stream.MAJOR}, minor {stream.MINOR}" in PAGE
@@ -86,8 +87,14 @@ def test_the_metadata_and_alpha_numbers() -> None:
 def test_the_exact_networks_numbers() -> None:
     from recbatch.models.exact import arithmetic
     from recbatch.models.exact.compand import THRESHOLDS
-    from recbatch.models.photo import ARCHITECTURE, EXACT_LAYERS, STRIDE
-    from recbatch.models.prior import INDEX_OFFSET, INDEX_SHIFT, MEAN_MULTIPLIERS, MULTIPLIER_BITS
+    from recbatch.models.photo import ARCHITECTURES, EXACT_LAYERS, LATER_LAYERS, STRIDE
+    from recbatch.models.prior import (
+        FRACTION_MULTIPLIERS,
+        INDEX_OFFSET,
+        INDEX_SHIFT,
+        MEAN_MULTIPLIERS,
+        MULTIPLIER_BITS,
+    )
 
     text = section("Exact networks")
     assert tuple(numbers_after(text, "The 127 thresholds:")) == THRESHOLDS
@@ -96,7 +103,9 @@ def test_the_exact_networks_numbers() -> None:
     assert (arithmetic.SUM_LIMIT, arithmetic.MAX_SHIFT, arithmetic.MAX_WEIGHT) == (2**24 - 1, 20, 127)
     assert arithmetic.INPUT_RANGE == (-128, 255)
     assert all(f"{layer}(" in text for layer in EXACT_LAYERS)
-    assert f"`{ARCHITECTURE}`" in PAGE
+    assert all(f"{layer}'(" in text for layer in LATER_LAYERS)
+    assert all(f"`{architecture}`" in PAGE for architecture in ARCHITECTURES)
+    assert tuple(numbers_after(text, "all models take all of them:")) == FRACTION_MULTIPLIERS
     assert STRIDE == 64
 
 
@@ -108,14 +117,19 @@ def test_the_exact_networks_formulas() -> None:
 
     thresholds = numbers_after(section("Exact networks"), "The 127 thresholds:")
     multipliers = numbers_after(section("Exact networks"), "The 32 multipliers:")
+    eighths = numbers_after(section("Exact networks"), "all models take all of them:")
     samples = [0, 1, 2, -2, 63, -64, 5000, -95333, 95334, 2**30]
     expected = [sum(abs(n) >= t for t in thresholds) * (1 if n > 0 else -1) for n in samples]
     assert compand(torch.tensor(samples)).tolist() == expected
     raw = torch.tensor([-32768, -5, 0, 4, 12, 801, 32767])
-    for q in (0, 7, 31):
-        mean, index = mean_and_index(torch.cat([raw, raw])[None, :, None, None], q)
-        assert mean.flatten().tolist() == [(v * multipliers[q] + 2**14) >> 15 for v in raw.tolist()]
-        assert index.flatten().tolist() == [min(max(((v + 4) >> 3) + 18 + q, 0), 150) for v in raw.tolist()]
+    for q, e in ((0, 0), (7, 0), (31, 0), (7, 3), (7, -4), (30, -1)):
+        mean, index = mean_and_index(torch.cat([raw, raw])[None, :, None, None], q + e / 8)
+        multiplier = (multipliers[q] * eighths[e + 4] + 2**14) >> 15
+        assert multiplier == multipliers[q] or e
+        assert mean.flatten().tolist() == [(v * multiplier + 2**14) >> 15 for v in raw.tolist()]
+        assert index.flatten().tolist() == [
+            min(max(((v + e + 4) >> 3) + 18 + q, 0), 150) for v in raw.tolist()
+        ]
 
 
 def test_the_calibrations_numbers() -> None:
@@ -165,6 +179,9 @@ def test_a_stranger_reads_the_container(made: stream.Stream) -> None:
     assert sections == made.sections
     for name, value in vars(header).items():
         ours = {"parameters": "coder_parameters"}.get(name, name)
+        if name == "level" and made.codec == stream.CODEC_LOSSY:
+            level, eighths = header.rate
+            value = level + eighths / 8
         assert value == getattr(made, ours), name
 
 

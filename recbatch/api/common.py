@@ -27,7 +27,8 @@ class ModesConflict(UsageError):
 
     def __str__(self) -> str:
         return (
-            f"{self.given} {self.problem}. Give one of --lossless (the default), --quality 0..100 and --original; "
+            f"{self.given} {self.problem}. Give one of --lossless (the default), --quality 0..100, --bpp, --psnr and "
+            "--original; --max-bytes and --min-psnr may bound the lossy ones; "
             "--no-preview and --exact-files belong to --lossless."
         )
 
@@ -35,6 +36,11 @@ class ModesConflict(UsageError):
 def make_settings(
     *,
     quality: float | None = None,
+    bpp: float | None = None,
+    psnr: float | None = None,
+    max_bytes: int | None = None,
+    min_psnr: float | None = None,
+    auto: bool = False,
     lossless: bool = False,
     original: bool = False,
     preview: bool = True,
@@ -47,13 +53,25 @@ def make_settings(
 ) -> Settings:
     """Codec settings, checked before any work begins; lossless where no mode is given.
 
+    ``quality``, ``bpp`` and ``psnr`` each make it lossy, and so do ``max_bytes`` and ``min_psnr``, which may bound
+    them: without any of the three it is the best picture of ``max_bytes``, or the smallest of ``min_psnr``.
+
     Raises ModesConflict, BadSetting, UnknownModel, UnknownCoder.
     """
-    chosen = {"--lossless": lossless, "--quality": quality is not None, "--original": original}
-    given = [name for name, is_given in chosen.items() if is_given]
+    wishes = {"--quality": quality, "--bpp": bpp, "--psnr": psnr}
+    bounds = {"--max-bytes": max_bytes, "--min-psnr": min_psnr}
+    chosen = {"--lossless": lossless, "--original": original}
+    given = [name for name, value in wishes.items() if value is not None]
+    given += [name for name, is_given in chosen.items() if is_given]
     if len(given) > 1:
         raise ModesConflict(" and ".join(given), "exclude each other")
-    mode = {"--quality": "lossy", "--original": "original"}.get(given[0] if given else "", "lossless")
+    bounded = [name for name, value in bounds.items() if value is not None]
+    if bounded and (lossless or original):
+        raise ModesConflict(bounded[0], f"means nothing with {given[0]}")
+    given += bounded
+    mode = "lossless" if lossless or not given else "original" if original else "lossy"
+    if auto and mode != "lossy":
+        raise ModesConflict("--auto", "needs a lossy option, such as --quality")
     if mode != "lossless" and (exact_files or not preview):
         raise ModesConflict(
             "--exact-files" if exact_files else "--no-preview", f"means nothing with {given[0]}"
@@ -73,7 +91,12 @@ def make_settings(
         model=model or "",
         preview=preview,
         exact_files=exact_files,
-        level=0 if quality is None else level_of_quality(quality),
+        level=level_of_quality(quality if quality is not None else 100 if max_bytes is not None else 0),
+        bpp=bpp,
+        psnr=psnr,
+        max_bytes=max_bytes,
+        min_psnr=min_psnr,
+        auto=auto,
         coder=coder,
         effort=effort,
         keep_originals=keep_originals,

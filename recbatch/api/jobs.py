@@ -17,6 +17,11 @@ def compress(
     archive: Location,
     *,
     quality: float | None = None,
+    bpp: float | None = None,
+    psnr: float | None = None,
+    max_bytes: int | None = None,
+    min_psnr: float | None = None,
+    auto: bool = False,
     lossless: bool = False,
     original: bool = False,
     preview: bool = True,
@@ -37,18 +42,29 @@ def compress(
 ) -> Report:
     """Archive what is new or changed under ``source``; run it again to go on after any interruption.
 
-    Lossless unless ``quality`` (0..100, lossy) or ``original=True`` (the files' own bytes) is given.
+    Lossless unless ``quality`` (0..100), another lossy target, or ``original=True`` (the files' own bytes) is given.
 
     Args:
+        bpp: bits of the stream for each pixel, of every image, in place of ``quality``.
+        psnr: dB, of every image, in place of ``quality``.
+        max_bytes: of every image's stream; the quality is lowered until it fits, the best one by default.
+        min_psnr: dB; the quality of an image is raised until it has so much, from the lowest by default.
+        auto: with a lossy target: an image that takes fewer bytes without loss, or few more where the lossy one is
+            bad, is archived without loss.
         preview: lossless images carry a lossy preview in their first bytes, which are read alone.
         exact_files: lossless images give back their source files, not only their pixels; a file that can't be
             rebuilt from its pixels is kept as it is.
-        model: by default ``exact-s`` for lossless coding, ``photo-s`` for lossy.
+        model: by default ``exact-s`` for lossless coding, ``photo-s2`` for lossy.
     """
     from recbatch import engine
 
     settings = make_settings(
         quality=quality,
+        bpp=bpp,
+        psnr=psnr,
+        max_bytes=max_bytes,
+        min_psnr=min_psnr,
+        auto=auto,
         lossless=lossless,
         original=original,
         preview=preview,

@@ -48,6 +48,11 @@ def encode(
     image: Image.Image | bytes | Location,
     *,
     quality: float | None = None,
+    bpp: float | None = None,
+    psnr: float | None = None,
+    max_bytes: int | None = None,
+    min_psnr: float | None = None,
+    auto: bool = False,
     lossless: bool = False,
     preview: bool = True,
     model: str | None = None,
@@ -59,7 +64,10 @@ def encode(
 
     Args:
         image: a Pillow image, the bytes of an image file, or the path of one.
-        quality: 0 (smallest) to 100 (nearest to the source); without it every pixel comes back.
+        quality: 0 (smallest) to 100 (nearest to the source); without it and the next four every pixel comes back.
+        bpp, psnr: in place of a quality: bits of the stream for each pixel, or dB.
+        max_bytes, min_psnr: the quality is lowered until the stream fits, or raised until it has so many dB.
+        auto: with one of these: without loss where that takes fewer bytes, or few more and the lossy picture is bad.
         lossless: the same as no quality, said aloud.
         preview: a lossless stream begins with a lossy preview.
 
@@ -67,11 +75,16 @@ def encode(
     without one it is refused.
 
     Raises:
-        ImageError: the image is broken, too large, or can't be held without loss.
+        ImageError: the image is broken, too large, can't be held without loss, or can't be what was asked for.
     """
     return encode_measured(
         image,
         quality=quality,
+        bpp=bpp,
+        psnr=psnr,
+        max_bytes=max_bytes,
+        min_psnr=min_psnr,
+        auto=auto,
         lossless=lossless,
         preview=preview,
         model=model,
@@ -85,6 +98,11 @@ def encode_measured(
     image: Image.Image | bytes | Location,
     *,
     quality: float | None = None,
+    bpp: float | None = None,
+    psnr: float | None = None,
+    max_bytes: int | None = None,
+    min_psnr: float | None = None,
+    auto: bool = False,
     lossless: bool = False,
     preview: bool = True,
     model: str | None = None,
@@ -97,6 +115,11 @@ def encode_measured(
 
     settings = make_settings(
         quality=quality,
+        bpp=bpp,
+        psnr=psnr,
+        max_bytes=max_bytes,
+        min_psnr=min_psnr,
+        auto=auto,
         lossless=lossless,
         preview=preview,
         model=model,
@@ -185,8 +208,8 @@ class StreamInfo:
     bpp: float
     model: str
     model_name: str | None
-    level: int
-    quality: int
+    level: float
+    quality: float
     coder: str
     coder_number: int
     coder_parameters: str
@@ -202,13 +225,14 @@ def stream_info(data: bytes) -> StreamInfo:
     from recbatch.codec import quality_of_level
 
     parsed, head = stream.parse(data), stream.header(data)
-    lossless = parsed.codec == stream.CODEC_LOSSLESS
+    lossless, no_model = parsed.codec == stream.CODEC_LOSSLESS, stream.SECTION_PIXELS in parsed.sections
     names = {
         stream.SECTION_LATENTS: "preview" if lossless else "latents",
         stream.SECTION_ALPHA: "alpha",
         stream.SECTION_METADATA: "metadata",
         stream.SECTION_RESIDUAL: "residual",
         stream.SECTION_CALIBRATION: "calibration",
+        stream.SECTION_PIXELS: "pixels",
         stream.SECTION_FILE: "file recipe",
     }
     sections = {names.get(kind, f"section {kind}"): len(part) for kind, part in parsed.sections.items()}
@@ -222,11 +246,13 @@ def stream_info(data: bytes) -> StreamInfo:
         mode=parsed.mode,
         size_bytes=len(data),
         bpp=8 * len(data) / (parsed.width * parsed.height),
-        model=parsed.model.hex(),
-        model_name=_zoo_name(parsed.model),
+        model="" if no_model else parsed.model.hex(),
+        model_name=None if no_model else _zoo_name(parsed.model),
         level=parsed.level,
         quality=100 if lossless else quality_of_level(parsed.level),
-        coder="" if lossless else _coder_name(parsed.coder, parsed.coder_parameters),
+        coder=("webp" if no_model else "")
+        if lossless
+        else _coder_name(parsed.coder, parsed.coder_parameters),
         coder_number=parsed.coder,
         coder_parameters=parsed.coder_parameters.hex(),
         parameters_digest=parsed.parameters_digest.hex(),

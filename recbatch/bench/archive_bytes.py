@@ -73,7 +73,7 @@ def _record(image: Image, one: Encoded) -> Record:
         mode=one.mode,
         notes=one.notes,
         model=one.model,
-        level=one.level,
+        level=int(one.level),
         effort=one.effort,
         coder=one.coder,
         kl_bits=one.kl_bits,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recbatch.errors import UsageError
-from recbatch.images import Picture, read_picture
+from recbatch.images import Metadata, Picture, read_picture, write_picture
 from recbatch.models import weights
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
@@ -27,7 +27,7 @@ class NoImages(UsageError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """One file of the folder."""
+    """One file of the folder: its pixels, also as a PNG file without metadata."""
 
     name: str
     data: bytes
@@ -50,8 +50,9 @@ def load_images(folder: str | Path, limit: int | None = None) -> list[Image]:
         paths = [paths[i * len(paths) // limit] for i in range(max(1, limit))]
     out = []
     for path in paths:
-        data = path.read_bytes()
-        out.append(Image(name=path.name, data=data, picture=read_picture(data, convert=True)))
+        # pixels alone: the curves of other codecs have no metadata in them either
+        picture = replace(read_picture(path.read_bytes(), convert=True), metadata=Metadata())
+        out.append(Image(name=path.name, data=write_picture(picture, "png"), picture=picture))
     return out
 
 

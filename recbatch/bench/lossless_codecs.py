@@ -109,7 +109,7 @@ def encode_ours(pixels_HWC: Pixels, *, preview: bool) -> Coded:
         alpha=np.ascontiguousarray(pixels_HWC[:, :, -1]) if alpha else None,
     )
     (encoded,) = coding(preview=preview).encode([picture], [b""])
-    return Coded(encoded.stream, None if alpha else encoded.ideal_bits)
+    return Coded(encoded.stream, None if alpha or not encoded.model else encoded.ideal_bits)
 
 
 def decode_ours(data: bytes) -> Pixels:

@@ -44,7 +44,7 @@ class ImageRow:
     """One image at one level."""
 
     image: str
-    level: int
+    level: float
     pixels: int
     file_bytes: int
     kl_bits: float
@@ -63,7 +63,7 @@ class ImageRow:
 class LevelRow:
     """One level, means over images."""
 
-    level: int
+    level: float
     bpp: float  # of .rec files
     archive_bpp: float | None  # of all files of an archive of these images, the weights apart
     kl_bpp: float
@@ -113,8 +113,12 @@ class LossyResult:
     @property
     def worst(self) -> ImageComparison | None:
         """The image that gains least on JPEG, in the first range that it covers."""
+        return next(iter(self.hardest(1)), None)
+
+    def hardest(self, count: int | None = None) -> list[ImageComparison]:
+        """So many of the images that gain least on JPEG, the worst first; None: all that can be compared."""
         scored = [(first.percent, row) for row in self.per_image if (first := _first(row.psnr)) is not None]
-        return max(scored, key=lambda pair: pair[0])[1] if scored else None
+        return [row for _, row in sorted(scored, key=lambda pair: -pair[0])[:count]]
 
     def curve(self, *, archive: bool = False) -> Curve:
         """The mean curve, from .rec files or from archive bytes."""
@@ -131,10 +135,10 @@ class LossyResult:
 
 
 def lossy_benchmark(
-    folder: str | Path,
+    folders: str | Path | Sequence[str | Path],
     *,
-    model: str = "photo-s",
-    levels: Sequence[int] = DEFAULT_LEVELS,
+    model: str = "photo-s2",
+    levels: Sequence[float] = DEFAULT_LEVELS,
     coder: str = "trellis",
     effort: int = 5,
     anchors: str | Path | None = None,
@@ -145,10 +149,10 @@ def lossy_benchmark(
     """Encode each image at each level, decode it from its bytes, and compare the mean curve with the anchors.
 
     Args:
-        folder: image files.
+        folders: of image files; with several of them an image is named by its folder, too.
         model: a model of the package, or the path of a .safetensors file.
         anchors: a JSON file of other codecs' curves on the same images; without it nothing is compared but JPEG.
-        images: only so many, spread over the folder.
+        images: only so many of each folder, spread over it.
         archive: write the rows of each level into a real archive in a temporary folder too, and count its bytes.
 
     Raises:
@@ -156,7 +160,7 @@ def lossy_benchmark(
     """
     say = progress or (lambda _: None)
     curves = load_anchors(anchors) if anchors is not None else []
-    chosen = load_images(folder, images)
+    chosen = joined_images(folders, images)
     data = load_weights(model)
     digest = weights.digest(data).hex()
     rows: list[ImageRow] = []
@@ -171,7 +175,7 @@ def lossy_benchmark(
         stored = archive_bytes(chosen, encoded, data) if archive else None
         rows += mine
         level_rows.append(_level_row(level, mine, stored, seconds))
-        say(f"level {level}: {level_rows[-1].bpp:.4f} bpp, PSNR {level_rows[-1].psnr:.3f} dB")
+        say(f"level {level:g}: {level_rows[-1].bpp:.4f} bpp, PSNR {level_rows[-1].psnr:.3f} dB")
     result = LossyResult(
         model=model,
         digest=digest,
@@ -185,6 +189,19 @@ def lossy_benchmark(
         per_image=tuple(_against_jpeg(image, rows) for image in chosen),
     )
     return _compared(result, curves)
+
+
+def joined_images(folders: str | Path | Sequence[str | Path], limit: int | None = None) -> list[Image]:
+    """The images of all folders, one after another. Raises NoImages."""
+    if isinstance(folders, (str, Path)):
+        return load_images(folders, limit)
+    if len(folders) == 1:
+        return load_images(folders[0], limit)
+    return [
+        replace(image, name=f"{Path(folder).resolve().name}/{image.name}")
+        for folder in folders
+        for image in load_images(folder, limit)
+    ]
 
 
 def _encode(codec: ImageCodec, image: Image) -> Encoded:
@@ -210,7 +227,9 @@ def _image_row(image: Image, one: Encoded) -> ImageRow:
     )
 
 
-def _level_row(level: int, rows: Sequence[ImageRow], stored: ArchiveBytes | None, seconds: float) -> LevelRow:
+def _level_row(
+    level: float, rows: Sequence[ImageRow], stored: ArchiveBytes | None, seconds: float
+) -> LevelRow:
     bits = sum(8 * row.file_bytes for row in rows)
     ms_ssims = [row.ms_ssim for row in rows if row.ms_ssim is not None]
     ms_ssim = float(np.mean(ms_ssims)) if len(ms_ssims) == len(rows) else None

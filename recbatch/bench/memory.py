@@ -1,4 +1,7 @@
-"""Peak memory of this process and everything it started, sampled from /proc (Linux only; zeros elsewhere)."""
+"""Peak memory and processor time of this process and everything it started, sampled from /proc.
+
+Linux only; zeros elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -56,6 +59,30 @@ class PeakMemory:
             driver=max(self.peak.driver, resident.pop(mine)),
             largest_child=max([self.peak.largest_child, *resident.values()]),
         )
+
+
+class ProcessorTime:
+    """Processor seconds of the family, those of processes that have ended included, as they were last seen."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+
+    def look(self) -> float:
+        """Seconds so far; look again before processes end."""
+        mine = os.getpid()
+        for pid in [mine, *descendants(mine)]:
+            self._seconds[pid] = max(self._seconds.get(pid, 0.0), processor_seconds(pid))
+        return sum(self._seconds.values())
+
+
+def processor_seconds(pid: int) -> float:
+    """User and system time of a process so far; 0 where it is gone."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text(encoding="ascii", errors="replace")
+        fields = text[text.rindex(")") + 2 :].split()  # the name before may hold anything
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def descendants(pid: int) -> list[int]:

@@ -20,10 +20,8 @@ from recbatch.codec import lossy
 from recbatch.codec.quality import ms_ssim, psnr
 from recbatch.codec.refine import STEPS_OF_EFFORT
 from recbatch.images import read_picture
-from recbatch.models.photo import PhotoModel, Prior
+from recbatch.models.photo import Context, PhotoModel, Prior
 from recbatch.rec.base import Coder, Reader, Samples, Scales, Targets, Writer
-
-SECTIONS = ("hyper", "pass 0", "pass 1")  # of a stream, in order
 
 
 @dataclass(slots=True)
@@ -54,25 +52,25 @@ class ClockedModel(PhotoModel):
 
     clock: Clock
 
-    def analyse(self, pixels: NDArray[np.uint8], level: int) -> tuple[Tensor, Tensor]:
+    def analyse(self, pixels: NDArray[np.uint8], level: float) -> tuple[Tensor, Tensor]:
         with self.clock.stage("analysis"):
             return super().analyse(pixels, level)
 
     def error_gradient(
-        self, y: Tensor, pixels: NDArray[np.uint8], size: tuple[int, int], level: int
+        self, y: Tensor, pixels: NDArray[np.uint8], size: tuple[int, int], level: float
     ) -> Tensor:
         with self.clock.stage("refinement"):
             return super().error_gradient(y, pixels, size, level)
 
-    def first_prior(self, z: Tensor, level: int) -> tuple[Prior, Tensor, Tensor]:
+    def begin(self, z: Tensor, level: float) -> Context:
         with self.clock.stage("prior"):
-            return super().first_prior(z, level)
+            return super().begin(z, level)
 
-    def second_prior(self, y: Tensor, h: Tensor, raw: Tensor, level: int) -> Prior:
+    def pass_prior(self, context: Context, which: int, y: Tensor) -> Prior:
         with self.clock.stage("prior"):
-            return super().second_prior(y, h, raw, level)
+            return super().pass_prior(context, which, y)
 
-    def synthesise(self, y: Tensor, level: int) -> NDArray[np.uint8]:
+    def synthesise(self, y: Tensor, level: float) -> NDArray[np.uint8]:
         with self.clock.stage("synthesis"):
             return super().synthesise(y, level)
 
@@ -83,21 +81,24 @@ class ClockedCoder:
     def __init__(self, coder: Coder, clock: Clock) -> None:
         self._coder, self._clock = coder, clock
         self.number, self.name = coder.number, coder.name
-        self._section = 0
+        self._is_begun = False
 
     @property
     def parameters(self) -> bytes:
         return self._coder.parameters
 
     def writer(self, *, seed: int = 0) -> Writer:
-        self._section = 0
+        self._is_begun = False
         return self._coder.writer(seed=seed)
 
     def encode(
         self, writers: Sequence[Writer], targets: Sequence[Targets], scales: Sequence[Scales]
     ) -> list[Samples]:
-        with self._clock.stage(f"search, {SECTIONS[self._section]}"):
-            self._section = (self._section + 1) % len(SECTIONS)
+        section = (
+            "passes" if self._is_begun else "hyper"
+        )  # the first section of a stream is of the hyper latents
+        self._is_begun = True
+        with self._clock.stage(f"search, {section}"):
             return self._coder.encode(writers, targets, scales)
 
     def reader(self, payload: bytes, *, seed: int = 0) -> Reader:
@@ -116,7 +117,9 @@ class ClockedReader:
         self._reader.finish()
 
 
-def profile(images: Sequence[Image], data: bytes, *, level: int, coder: str, effort: int) -> dict[str, float]:
+def profile(
+    images: Sequence[Image], data: bytes, *, level: float, coder: str, effort: int
+) -> dict[str, float]:
     """Seconds per megapixel of each stage of what a worker does with an image, on one thread."""
     clock = Clock()
     model = ClockedModel.from_bytes(data)
@@ -140,7 +143,7 @@ def profile(images: Sequence[Image], data: bytes, *, level: int, coder: str, eff
     return {name: seconds / megapixels for name, seconds in clock.seconds.items()}
 
 
-def one_image(image: Image, model: ClockedModel, coder: Coder, level: int, steps: int = 0) -> None:
+def one_image(image: Image, model: ClockedModel, coder: Coder, level: float, steps: int = 0) -> None:
     clock = model.clock
     clock.phase = "encode"
     with clock.stage("read image file"):

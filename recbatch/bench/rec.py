@@ -27,7 +27,7 @@ from recbatch.images import Metadata
 from recbatch.models.photo import PhotoModel
 
 DEFAULT_LEVELS = (4, 12, 20)
-DEFAULT_MODEL = "photo-s"
+DEFAULT_MODEL = "photo-s2"
 PIECES = 16  # of each kind of synthetic latents: excess within about a quarter of a point
 
 

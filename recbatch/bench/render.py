@@ -1,39 +1,36 @@
-"""Results of ``lossy`` and ``speed`` as tables for people, and as plots; ``rec_render`` has those of ``rec``."""
+"""Results of ``lossy``, ``complexity`` and ``speed`` as tables for people; ``rec_render`` has those of ``rec``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from recbatch.bench.bd import MS_SSIM_RANGES, PSNR_RANGES, BdRate, Curve
-from recbatch.bench.extras import need
-from recbatch.bench.lossy import LossyResult
+from recbatch.bench.bd import MS_SSIM_RANGES, PSNR_RANGES, BdRate
+from recbatch.bench.complexity import PARTS, ComplexityResult, Part
+from recbatch.bench.crops import CropResult
+from recbatch.bench.lossy import ImageComparison, LossyResult
+from recbatch.bench.lossy_plot import lossy_plot as lossy_plot
+from recbatch.bench.quantisers import QuantiserResult
 from recbatch.bench.speed import SpeedResult
 
-SHOWN_ANCHORS = (
-    "jpeg-420",
-    "webp-m6",
-    "jxl-e7",
-    "avif-s6-420-default",
-    "bpg-444-tfc",
-    "irec2020-mse",
-    "vtm-intra",
-)
 
-
-def lossy_tables(result: LossyResult, *, every: bool = False) -> RenderableType:
-    """Rates, comparisons, images."""
+def lossy_tables(result: LossyResult, *, every: bool = False, hardest: int | None = None) -> RenderableType:
+    """Rates, comparisons, all images or so many of the hardest."""
     parts: list[RenderableType] = [_rates(result)]
     if result.comparisons:
         parts.append(_comparisons(result))
         parts.append(Text("The curves are means over their own images: compare only on those same images."))
     if every:
-        parts.append(_images(result))
+        parts.append(_images(result, result.per_image, "Each image"))
+    if hardest:
+        worst_first = result.hardest(hardest)
+        parts.append(
+            _images(result, worst_first, f"The {len(worst_first)} hardest of {result.images} images")
+        )
     if (worst := result.worst) is not None:
         rate = next(rate for rate in worst.psnr if rate is not None)
         parts.append(
@@ -63,7 +60,7 @@ def _rates(result: LossyResult) -> Table:
     )
     for row in result.levels:
         table.add_row(
-            str(row.level),
+            f"{row.level:g}",
             f"{row.bpp:.4f}",
             number(row.archive_bpp, 4),
             f"{row.kl_bpp:.4f}",
@@ -94,14 +91,14 @@ def _comparisons(result: LossyResult) -> Table:
     return table
 
 
-def _images(result: LossyResult) -> Table:
+def _images(result: LossyResult, images: Sequence[ImageComparison], title: str) -> Table:
     """BD-rates of each image, and its rate and quality at the middle one of the levels."""
     level = result.levels[len(result.levels) // 2].level
     ranges = "|".join(f"BD {_range(*bounds)}" for bounds in PSNR_RANGES)
-    heads = f"image|{ranges}|bpp at level {level}|PSNR dB|MS-SSIM"
-    table = table_of("Each image, BD-rate % against JPEG 4:2:0", heads)
+    heads = f"image|{ranges}|bpp at level {level:g}|PSNR dB|MS-SSIM"
+    table = table_of(f"{title}, BD-rate % against JPEG 4:2:0 of the same image", heads)
     by_image = {row.image: row for row in result.rows if row.level == level}
-    for image in result.per_image:
+    for image in images:
         row = by_image[image.image]
         table.add_row(
             image.image,
@@ -113,11 +110,67 @@ def _images(result: LossyResult) -> Table:
     return table
 
 
+def quantiser_tables(result: QuantiserResult) -> RenderableType:
+    """A row for each contestant: BD-rates of its mean curve, and its time."""
+    ranges = [*(f"JPEG, {_range(*bounds)}" for bounds in PSNR_RANGES)]
+    ranges += [*(f"scalar, {_range(*bounds)}" for bounds in PSNR_RANGES)]
+    ranges += [f"scalar, MS-SSIM {_range(*bounds)}" for bounds in MS_SSIM_RANGES[:1]]
+    levels = ", ".join(f"{level:g}" for level in result.levels)
+    table = table_of(
+        f"{result.images} images, model {result.digest[:12]}, levels {levels}; BD-rate in % over dB (PSNR) against",
+        "|".join(["coder", "images", *ranges, "encode s/MP", "decode s/MP"]),
+    )
+    asked = (*PSNR_RANGES, *PSNR_RANGES, *MS_SSIM_RANGES[:1])
+    for one in result.contestants:
+        rates = (*one.jpeg, *one.scalar, *one.scalar_ms_ssim[:1])
+        cells = (_bd(rate, bounds) for rate, bounds in zip(rates, asked, strict=True))
+        speeds = f"{one.encode_s_per_mp:.2f}", f"{one.decode_s_per_mp:.2f}"
+        table.add_row(one.label + (" *" if one.default else ""), str(one.images), *cells, *speeds)
+    notes = Text(
+        "* archives are written by it unless told otherwise. Complete files, decoded from their bytes; means over the "
+        "images of a row, and the curve it is compared with is of these. Times: the processor's, one thread, networks "
+        "included."
+    )
+    return Group(table, notes)
+
+
+def complexity_tables(result: ComplexityResult) -> RenderableType:
+    """A row for each model: kMAC per pixel and MP/s of its parts."""
+    table = table_of(
+        f"kMAC per pixel / MP per second on one core; {result.width}x{result.height} pixels",
+        "|".join(["model", "MB", "passes", *PARTS, "encoder", "decoder"]),
+    )
+    for row in result.rows:
+        cells = [_part(part) for part in (*row.parts, row.encoder, row.decoder)]
+        table.add_row(row.model, f"{row.weights_bytes / 1e6:.1f}", str(row.passes), *cells)
+    return table
+
+
+def crops_tables(result: CropResult) -> RenderableType:
+    """A row for each file."""
+    table = table_of(
+        f"Files at most as large as those of {result.model} ({result.digest[:12]}); * its least is larger",
+        "image|level|crop|codec|bpp|PSNR dB|MS-SSIM",
+    )
+    for row in result.rows:
+        for cell in row.cells:
+            where = f"{row.left},{row.top}"
+            figures = f"{cell.bpp:.4f}", number(cell.psnr, 2), number(cell.ms_ssim, 5)
+            table.add_row(
+                row.image, f"{row.level:g}", where, cell.codec + ("" if cell.fits else " *"), *figures
+            )
+    return table
+
+
+def _part(part: Part) -> str:
+    return f"{part.kmac_per_pixel:.2f} / {part.mp_per_s:.3g}"
+
+
 def speed_tables(result: SpeedResult) -> RenderableType:
     table = table_of(
         f"{result.images} images, {result.megapixels:.1f} MP, {result.workers} processes; load average before: "
         f"{result.load_average:.1f}",
-        "job|MP/s|MP/s without start|seconds|start s|bpp|PSNR dB",
+        "job|MP/s|MP/s without start|seconds|start s|CPU s/MP|bpp|PSNR dB",
     )
     for n, job in enumerate(result.jobs):
         table.add_row(
@@ -126,14 +179,17 @@ def speed_tables(result: SpeedResult) -> RenderableType:
             f"{job.megapixels_per_second_started:.2f}",
             f"{job.seconds:.1f}",
             f"{job.startup_seconds:.1f}",
+            f"{job.cpu_s_per_mp:.3f}",
             f"{job.bpp:.3f}",
             f"{job.psnr:.2f}",
         )
+    encode_cpu = {back.name: back.encode_cpu_s_per_mp for back in result.other_decoders}
     for other in result.others:
         cells = (
             f"{other.megapixels_per_second:.2f}",
             f"{other.seconds:.1f}",
             "-",
+            number(encode_cpu.get(other.name), 3),
             f"{other.bpp:.3f}",
             f"{other.psnr:.2f}",
         )
@@ -149,37 +205,30 @@ def speed_tables(result: SpeedResult) -> RenderableType:
         stages.add_row(name, f"{seconds:.4f}", f"{100 * seconds / total:.1f}")
     stages.add_section()
     stages.add_row("all", f"{total:.4f}", "100.0")
-    return Group(table, memory, stages)
+    back = [_way_back(result)] if result.restores or result.other_decoders else []
+    return Group(table, *back, memory, stages)
 
 
-def lossy_plot(result: LossyResult, anchors: Sequence[Curve], path: str | Path) -> None:
-    """Rate-distortion curves, PSNR beside MS-SSIM."""
-    need("matplotlib")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    shown = [curve for curve in anchors if curve.name in SHOWN_ANCHORS] or list(anchors)
-    left, right = figure.subplots(1, 2)
-    for axes, metric, label in ((left, "psnr", "PSNR, dB"), (right, "ms_ssim_db", "MS-SSIM, dB")):
-        for curve in shown:
-            quality, rate = curve.series(metric)
-            style = "-" if curve.measured else "--"
-            axes.plot(
-                rate, quality, style, lw=1, label=curve.name + ("" if curve.measured else " (published)")
-            )
-        for curve, style in ((result.curve(), "k-o"), (result.curve(archive=True), "k:")):
-            quality, rate = curve.series(metric)
-            if rate:
-                axes.plot(rate, quality, style, lw=2, ms=4, label=curve.name)
-        quality, rate = result.curve().series(metric)
-        if rate:
-            axes.set_xlim(0, 1.15 * max(rate))
-            axes.set_ylim(min(quality) - 1, max(quality) + 1)
-        axes.set_xlabel("bits per pixel")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.3)
-    left.legend(fontsize=8, loc="lower right")
-    figure.savefig(path, dpi=120)
+def _way_back(result: SpeedResult) -> Table:
+    table = table_of("The way back, to PNG files", "job|MP/s|MP/s without start|seconds|start s|CPU s/MP")
+    for n, run in enumerate(result.restores):
+        table.add_row(
+            f"recbatch level {result.level}, run {n + 1}",
+            f"{run.megapixels_per_second:.2f}",
+            f"{run.megapixels_per_second_started:.2f}",
+            f"{run.seconds:.1f}",
+            f"{run.startup_seconds:.1f}",
+            f"{run.cpu_s_per_mp:.3f}",
+        )
+    for other in result.other_decoders:
+        cells = (
+            f"{other.megapixels_per_second:.2f}",
+            f"{other.seconds:.1f}",
+            "-",
+            f"{other.cpu_s_per_mp:.3f}",
+        )
+        table.add_row(other.name, "-", *cells)
+    return table
 
 
 def table_of(title: str, heads: str) -> Table:

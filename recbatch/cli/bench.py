@@ -26,6 +26,24 @@ LOSSY_HELP = """Rate and quality of the whole codec, from files, beside JPEG and
 Examples:
   recbatch bench lossy kodak/ --anchors anchors.json --plot curves.png
   recbatch bench lossy photos/ --images 4 --level 8 --level 16 --json
+  recbatch bench lossy kodak/ --quantisers --plot quantisers.png
+  recbatch bench lossy kodak/ photos/ --every-image --hardest 12
+"""
+
+COMPLEXITY_HELP = """Multiply-accumulates per pixel of a model's networks, part by part, and MP/s of each on one core.
+
+\b
+Examples:
+  recbatch bench complexity
+  recbatch bench complexity --model photo-s --model mine.safetensors --json
+"""
+
+CROPS_HELP = """The same crops of the source and of JPEG, WebP, AVIF and our files, at equal bytes.
+
+\b
+Examples:
+  recbatch bench crops kodak/ --out crops.html
+  recbatch bench crops photos/ --image wine.jpg --image textiles.jpg@128,64 --level 4 --png crops.png
 """
 
 LOSSLESS_HELP = """Bits per dimension and speed of lossless codecs: ours, PNG, WebP, JPEG XL, on the same images.
@@ -49,6 +67,16 @@ Examples:
   recbatch bench rec --coder trellis --json
 """
 
+KINDS_HELP = """Pictures that learned codecs are bad at (text, drawings, ...): ours beside JPEG, WebP, JPEG XL, AVIF.
+
+The pictures are made by script. With PHOTOGRAPHS, the demo's, there are faces and a screenshot's photograph, too.
+
+\b
+Examples:
+  recbatch bench kinds docs/demo/photographs --plot kinds.png
+  recbatch bench kinds --picture text-page --picture map --model mine.safetensors --json
+"""
+
 SPEED_HELP = """Megapixels a second of the whole job beside JPEG XL and AVIF, peak memory, where the time goes.
 
 \b
@@ -65,6 +93,11 @@ Levels = Annotated[
     list[int] | None,
     typer.Option("--level", min=0, max=31, metavar="0..31", help="Rate level; may be repeated."),
 ]
+RateLevels = Annotated[
+    list[float] | None,
+    typer.Option("--level", min=0, max=31, metavar="0..31", help="Rate level; may be repeated."),
+]
+Folders = Annotated[list[str], typer.Argument(metavar="FOLDER", help="Folders of images.")]
 Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the result, too.")]
 
 bench_app = typer.Typer(rich_markup_mode=None)
@@ -93,11 +126,11 @@ def show(result: Any, tables: Callable[[], Any], *, as_json: bool) -> None:
 
 @bench_app.command("lossy", help=LOSSY_HELP)
 def lossy(
-    folder: Folder,
+    folders: Folders,
     anchors: Annotated[
         str | None, typer.Option("--anchors", metavar="FILE", help="JSON file of other codecs' curves.")
     ] = None,
-    levels: Levels = None,
+    levels: RateLevels = None,
     images: Images = None,
     model: options.LossyModel = options.DEFAULT_LOSSY_MODEL,
     coder: options.Coder = options.DEFAULT_CODER,
@@ -106,15 +139,46 @@ def lossy(
         bool, typer.Option("--archive/--no-archive", help="Count the bytes of a whole archive, too.")
     ] = True,
     every: Annotated[bool, typer.Option("--every-image", help="A row for each image.")] = False,
+    hardest: Annotated[
+        int | None,
+        typer.Option(
+            "--hardest", min=1, metavar="N", help="A row for each of the N that gain least on JPEG."
+        ),
+    ] = None,
+    quantisers: Annotated[
+        bool, typer.Option("--quantisers", help="Compare quantisation with relative entropy coding instead.")
+    ] = False,
+    slow_images: Annotated[
+        int, typer.Option("--slow-images", min=0, metavar="N", help="With --quantisers: images for iREC.")
+    ] = 3,
     plot: Plot = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    from recbatch.bench import bd, lossy, render
+    from recbatch.bench import bd, lossy, lossy_plot, render
+    from recbatch.bench import quantisers as rivals
+    from recbatch.errors import UsageError
 
+    if quantisers:
+        if anchors or every or hardest:
+            raise UsageError(
+                "--quantisers is a comparison of its own. Leave --anchors, --every-image and --hardest away."
+            )
+        compared = rivals.quantiser_benchmark(
+            folders,
+            model=model,
+            levels=levels or lossy.DEFAULT_LEVELS,
+            images=images,
+            slow_images=slow_images,
+            progress=talk(quiet=quiet),
+        )
+        show(compared, lambda: render.quantiser_tables(compared), as_json=as_json)
+        if plot is not None:
+            lossy_plot.quantiser_plot(compared, plot)
+        return
     result = lossy.lossy_benchmark(
-        folder,
+        folders,
         model=model,
         levels=levels or lossy.DEFAULT_LEVELS,
         coder=coder,
@@ -124,9 +188,67 @@ def lossy(
         archive=archive,
         progress=talk(quiet=quiet),
     )
-    show(result, lambda: render.lossy_tables(result, every=every), as_json=as_json)
+    show(result, lambda: render.lossy_tables(result, every=every, hardest=hardest), as_json=as_json)
     if plot is not None:
-        render.lossy_plot(result, bd.load_anchors(anchors) if anchors else [], plot)
+        lossy_plot.lossy_plot(result, bd.load_anchors(anchors) if anchors else [], plot)
+
+
+@bench_app.command("complexity", help=COMPLEXITY_HELP)
+def complexity(
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", metavar="NAME", help="Lossy model; may be repeated. All of the package if none."
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    from recbatch.bench import complexity, render
+
+    result = complexity.complexity_benchmark(models or None)
+    show(result, lambda: render.complexity_tables(result), as_json=as_json)
+
+
+@bench_app.command("crops", help=CROPS_HELP)
+def crops(
+    folders: Folders,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            metavar="NAME[@LEFT,TOP]",
+            help="Image to show, and where; may be repeated. The best, median and worst if none.",
+        ),
+    ] = None,
+    levels: RateLevels = None,
+    model: options.LossyModel = options.DEFAULT_LOSSY_MODEL,
+    effort: options.Effort = options.DEFAULT_EFFORT,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="HTML page that needs no other file.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="FILE", help="One picture of all crops.")
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    from recbatch.bench import crops, crops_render, render
+
+    result = crops.crops_benchmark(
+        folders,
+        model=model,
+        levels=levels or crops.DEFAULT_LEVELS,
+        effort=effort,
+        names=names or (),
+        progress=talk(quiet=quiet),
+    )
+    show(result, lambda: render.crops_tables(result), as_json=as_json)
+    if out is not None:
+        out.write_text(crops_render.crops_page(result), encoding="utf-8")
+    if png is not None:
+        crops_render.save_sheet(result, png)
 
 
 @bench_app.command("lossless", help=LOSSLESS_HELP)
@@ -217,6 +339,40 @@ def rec(
     show(result, lambda: rec_render.rec_tables(result, every_level=every), as_json=as_json)
     if plot is not None:
         rec_plot.rec_plot(result, plot)
+
+
+@bench_app.command("kinds", help=KINDS_HELP)
+def kinds(
+    photographs: Annotated[
+        str | None,
+        typer.Argument(metavar="PHOTOGRAPHS", help="Folder of the demo's photographs.", show_default=False),
+    ] = None,
+    levels: RateLevels = None,
+    names: Annotated[
+        list[str] | None, typer.Option("--picture", metavar="NAME", help="Only this one; may be repeated.")
+    ] = None,
+    model: options.LossyModel = options.DEFAULT_LOSSY_MODEL,
+    coder: options.Coder = options.DEFAULT_CODER,
+    effort: options.Effort = options.DEFAULT_EFFORT,
+    plot: Plot = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    from recbatch.bench import kinds, kinds_plot, kinds_render
+
+    result = kinds.kinds_benchmark(
+        photographs,
+        model=model,
+        levels=levels or kinds.DEFAULT_LEVELS,
+        coder=coder,
+        effort=effort,
+        only=names,
+        progress=talk(quiet=quiet),
+    )
+    show(result, lambda: kinds_render.kinds_tables(result), as_json=as_json)
+    if plot is not None:
+        kinds_plot.kinds_plot(result, plot, photographs)
 
 
 @bench_app.command("speed", help=SPEED_HELP)

@@ -13,15 +13,17 @@ from recbatch.cli.report import print_report
 
 HELP = """Archive what is new or changed under SOURCE.
 
-Without --quality or --original every pixel comes back, and JPEG files come back byte for
-byte. Every image is decoded again and compared or measured before its row exists. A bad image becomes a
-quarantined row and the rest goes on (exit status 1). Run the same command again after
-any interruption: it does only what is missing.
+Without --original or a lossy option (--quality, --bpp, --psnr, --max-bytes, --min-psnr) every
+pixel comes back, and JPEG files come back byte for byte. Every image is decoded again and
+compared or measured before its row exists. A bad image becomes a quarantined row and the rest
+goes on (exit status 1). Run the same command again after any interruption: it does only what
+is missing.
 
 \b
 Examples:
   recbatch compress photos/ photos.rba
   recbatch compress photos/ photos.rba --quality 50
+  recbatch compress photos/ photos.rba --bpp 0.5 --min-psnr 32
   recbatch compress s3://bucket/raw archive/ --original --include '*.tif'
 """
 
@@ -50,6 +52,11 @@ def compress(
     archive: options.ArchiveUrl,
     lossless: options.Lossless = False,
     quality: options.Quality = None,
+    bpp: options.Bpp = None,
+    psnr: options.Psnr = None,
+    max_bytes: options.MaxBytes = None,
+    min_psnr: options.MinPsnr = None,
+    auto: options.Auto = False,
     original: Annotated[
         bool, typer.Option("--original", help="Keep the files' own bytes instead of coding their pixels.")
     ] = False,
@@ -106,6 +113,11 @@ def compress(
             archive,
             lossless=lossless,
             quality=quality,
+            bpp=bpp,
+            psnr=psnr,
+            max_bytes=max_bytes,
+            min_psnr=min_psnr,
+            auto=auto,
             original=original,
             preview=preview,
             exact_files=exact_files,

@@ -188,17 +188,20 @@ def record_rows(facts: Mapping[str, Any]) -> list[list[str]]:
 
 
 def stream_rows(found: StreamInfo) -> list[list[str]]:
+    model = f"{found.model} ({found.model_name or 'not one of this package'})" if found.model else "none"
     rows = [
         ["format", f"version {found.format}, codec {found.codec}"],
         ["image", f"{found.width} x {found.height}, {found.mode}"],
         ["size", f"{found.size_bytes:,} bytes, {found.bpp:.3f} bits per pixel"],
-        ["model", f"{found.model} ({found.model_name or 'not one of this package'})"],
+        ["model", model],
     ]
-    if found.codec == "lossless":
-        rows += [["networks", str(found.level)], ["digests", f"pixels {found.pixels_digest}"]]
+    if found.codec == "lossless" and not found.model:
+        rows += [["coder", found.coder], ["digests", f"pixels {found.pixels_digest}"]]
+    elif found.codec == "lossless":
+        rows += [["networks", f"{found.level:g}"], ["digests", f"pixels {found.pixels_digest}"]]
     else:
         rows += [
-            ["level", f"{found.level} (quality {found.quality})"],
+            ["level", f"{found.level:g} (quality {found.quality:g})"],
             ["coder", f"{found.coder} ({found.coder_number}), parameters {found.coder_parameters or 'none'}"],
             ["digests", f"parameters {found.parameters_digest}, latents {found.latents_digest}"],
         ]

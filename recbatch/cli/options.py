@@ -23,6 +23,25 @@ Quality = Annotated[
         help="Lossy coding, pixels change: 0 smallest, 100 nearest to the source.",
     ),
 ]
+Bpp = Annotated[
+    float | None,
+    typer.Option("--bpp", metavar="X", help="Lossy: bits of the stream for each pixel, of every image."),
+]
+Psnr = Annotated[float | None, typer.Option("--psnr", metavar="DB", help="Lossy: PSNR of every image, dB.")]
+MaxBytes = Annotated[
+    int | None,
+    typer.Option("--max-bytes", metavar="N", help="Lossy: lower the quality until an image fits N bytes."),
+]
+MinPsnr = Annotated[
+    float | None,
+    typer.Option("--min-psnr", metavar="DB", help="Lossy: raise the quality until an image has DB."),
+]
+Auto = Annotated[
+    bool,
+    typer.Option(
+        "--auto", help="Lossy: an image without loss where that is smaller, or little larger and far better."
+    ),
+]
 Lossless = Annotated[bool, typer.Option("--lossless", help="Every pixel comes back; the default.")]
 Preview = Annotated[
     bool,
@@ -59,7 +78,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")
 # app.main looks for --debug itself, so that it also covers errors in parsing; here it is only declared.
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
-DEFAULT_LOSSY_MODEL = "photo-s"
+DEFAULT_LOSSY_MODEL = "photo-s2"
 DEFAULT_CODER = "trellis"
 DEFAULT_EFFORT = 5
 DEFAULT_MAX_PIXELS = 200_000_000

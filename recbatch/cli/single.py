@@ -12,12 +12,13 @@ from recbatch.cli.text import bytes_text, print_json
 
 ENCODE_HELP = """Code one image file as a .rec stream; it is decoded again and compared or measured first.
 
-Without --quality every pixel comes back.
+Without a lossy option (--quality, --bpp, --psnr, --max-bytes, --min-psnr) every pixel comes back.
 
 \b
 Examples:
   recbatch encode photo.png photo.rec
   recbatch encode photo.png photo.rec --quality 50
+  recbatch encode photo.png photo.rec --max-bytes 100000
   cat photo.jpg | recbatch encode - - --quality 30 > photo.rec
 """
 
@@ -49,6 +50,11 @@ def encode(
     ],
     lossless: options.Lossless = False,
     quality: options.Quality = None,
+    bpp: options.Bpp = None,
+    psnr: options.Psnr = None,
+    max_bytes: options.MaxBytes = None,
+    min_psnr: options.MinPsnr = None,
+    auto: options.Auto = False,
     preview: options.Preview = True,
     model: options.Model = None,
     coder: options.Coder = options.DEFAULT_CODER,
@@ -69,6 +75,11 @@ def encode(
     encoded = api.encode_measured(
         data,
         quality=quality,
+        bpp=bpp,
+        psnr=psnr,
+        max_bytes=max_bytes,
+        min_psnr=min_psnr,
+        auto=auto,
         lossless=lossless,
         preview=preview,
         model=model,

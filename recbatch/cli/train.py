@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from recbatch.cli import options
+from recbatch.cli.errors import INTERRUPTED
 from recbatch.cli.text import print_json
+from recbatch.errors import UsageError
 
 HELP = """Train a model.
 
@@ -21,12 +23,25 @@ Examples:
 
 LOSSY_HELP = """Train the lossy model; stop it whenever you like, the same command goes on.
 
-Writes a checkpoint, the history of the run, and at the end NAME.safetensors to OUT.
+Writes a checkpoint, the history of the run, at the end NAME.safetensors and, with recbatch[train], card.png to OUT.
 
 \b
 Examples:
   recbatch train lossy photographs/ runs/mine --name mine --minutes 60
   recbatch train lossy shards/ runs/mine --held-out kodak --threads 4
+  recbatch train lossy my-photos/ runs/mine --name mine --start photo-s --minutes 20
+  recbatch train lossy shards/ runs/similar --name similar --start photo-s --objective ms-ssim
+  recbatch train lossy shards/ runs/photo-m --size photo-m --workers 4 --steps 200000
+"""
+
+CARD_HELP = """Draw card.png of a run of the lossy model, which may still be under way.
+
+Loss, rate, quality and schedule, and the curve on what was held out beside JPEG.
+
+\b
+Examples:
+  recbatch train card runs/mine
+  recbatch train card runs/mine --json
 """
 
 LOSSLESS_HELP = """Train one variant of the lossless model; stop it whenever you like, the same command goes on.
@@ -50,6 +65,22 @@ Examples:
 """
 
 
+class Precision(StrEnum):
+    auto = "auto"
+    float32 = "float32"
+    bf16 = "bf16"
+
+
+class Size(StrEnum):
+    small = "photo-s"
+    medium = "photo-m"
+
+
+class Objective(StrEnum):  # as recbatch.train.objective, which loads torch
+    mse = "mse"
+    ms_ssim = "ms-ssim"
+
+
 class Variant(StrEnum):
     plain = "plain"
     preview = "preview"
@@ -70,10 +101,37 @@ def lossy(
         typer.Argument(metavar="DATA", help="Folder of images, or of Parquet shards (columns data, source)."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the run; made where it is missing.")],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the model.")] = "photo-s",
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Name of the model; that of its size by default."),
+    ] = None,
+    size: Annotated[
+        Size | None,
+        typer.Option("--size", help="Sizes of its networks; photo-s by default. Not with --start."),
+    ] = None,
+    objective: Annotated[
+        Objective, typer.Option("--objective", help="What to make small beside the rate.")
+    ] = Objective.mse,
     minutes: Annotated[
-        float, typer.Option("--minutes", min=0, metavar="N", help="Training time, all runs together.")
-    ] = 60.0,
+        float | None,
+        typer.Option(
+            "--minutes", min=0, metavar="N", help="Training time, all runs together; 60 by default."
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps", min=1, metavar="N", help="Steps instead of minutes: a run that can be repeated."
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            metavar="NAME|FILE",
+            help="A trained model to begin with: fine-tuning, at a lower rate.",
+        ),
+    ] = None,
     source: Annotated[
         list[str] | None,
         typer.Option("--source", metavar="TEXT", help="Only images whose source has this; may be repeated."),
@@ -82,37 +140,138 @@ def lossy(
         list[str] | None,
         typer.Option("--held-out", metavar="TEXT", help="Sources to measure on instead; may be repeated."),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Crops in a step.")] = 8,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch", min=1, metavar="N", help="Crops in a step, of each worker; 8, or 4 for ms-ssim."
+        ),
+    ] = None,
     crop: Annotated[
-        int, typer.Option("--crop", min=64, metavar="N", help="Side of a crop, in pixels.")
-    ] = 128,
+        int | None,
+        typer.Option(
+            "--crop",
+            min=64,
+            metavar="N",
+            help="Side of a crop, in pixels; 128, or 192 for ms-ssim, which needs that much.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of start and crops.")] = 0,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, metavar="N", help="Threads; all cores by default.")
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", min=1, metavar="N", help="Worker processes on Ray, a GPU each if there are."
+        ),
+    ] = 1,
+    device: Annotated[
+        str, typer.Option("--device", metavar="auto|cpu|cuda", help="'auto': the GPU where there is one.")
+    ] = "auto",
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="'auto': bf16 where the hardware multiplies it.")
+    ] = Precision.auto,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
+    from functools import partial
+    from importlib.util import find_spec
+
+    from recbatch.engine.signals import stop_on_signals
+    from recbatch.models.lossy import PRESETS
+    from recbatch.train import objective as objectives
     from recbatch.train.lossy import Recipe, train_lossy
 
+    if minutes is not None and steps is not None:
+        raise typer.BadParameter("--minutes and --steps both say when the run ends; give one of them")
+    if start is not None and size is not None:
+        raise typer.BadParameter("--start brings the sizes of its model along; leave --size out")
+    chosen = (size or Size.small).value
     recipe = Recipe(
         data=data,
         out=out,
-        name=name,
-        minutes=minutes,
+        name=name or chosen,
+        config=PRESETS[chosen],
+        objective=objectives.Objective(objective.value),
+        minutes=60.0 if minutes is None else minutes,
+        steps=steps,
+        start=start,
         sources=tuple(source or ()),
         held_out=tuple(held_out or ()),
         batch=batch,
         crop=crop,
         seed=seed,
         threads=threads,
+        device=device,
+        precision=precision.value,
+        workers=workers,
     )
-    path = train_lossy(recipe, (lambda line: None) if quiet else (lambda line: typer.echo(line, err=True)))
+    launch = None
+    if workers > 1:
+        if find_spec("pandas") is None:
+            raise typer.BadParameter(
+                "--workers needs Ray Train; install it with pip install 'recbatch[train]'"
+            )
+        from recbatch.engine.parallel import run_parallel
+        from recbatch.train.distributed import launch as launch_on
+
+        launch = partial(launch_on, run_parallel)
+
+    def report(line: str) -> None:
+        if not quiet:
+            typer.echo(line, err=True)
+
+    with stop_on_signals(lambda signal: report(f"{signal}: stopping after this step")) as stop:
+        path = train_lossy(recipe, report, stop=stop.is_set, launch=launch)
+    if path is None:  # it has said where it stopped
+        if as_json:
+            print_json({"event": "report", "weights": None, "card": None})
+        raise typer.Exit(INTERRUPTED)
+    try:
+        drawn = draw_card(out)
+    except (UsageError, OSError) as missing:  # the weights are there all the same
+        report(f"no card was drawn: {missing}")
+        drawn = None
     if as_json:
-        print_json({"event": "report", "weights": str(path)})
+        print_json({"event": "report", "weights": str(path), "card": None if drawn is None else str(drawn)})
     else:
         typer.echo(path)
+
+
+@train_app.command("card", help=CARD_HELP)
+def card(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run of 'train lossy'.")],
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    if not (run / "checkpoint.pt").exists():
+        raise typer.BadParameter(f"{run} holds no run; give a folder that 'train lossy' has written")
+    path = draw_card(run)
+    if as_json:
+        print_json({"event": "report", "card": str(path)})
+    else:
+        typer.echo(path)
+
+
+def draw_card(run: Path) -> Path:
+    """``card.png`` of a run, with the BD-rate of ``bench``. Raises MissingExtra."""
+    from recbatch.bench.extras import need
+
+    for module in ("matplotlib", "scipy"):
+        need(module)
+    from recbatch.bench import bd
+    from recbatch.train.card import Line, write_card
+
+    def saving(test: Line, anchor: Line) -> tuple[float, float, float] | None:
+        ours, theirs = (
+            bd.Curve(name="", points=tuple(bd.Point(bpp=bpp, psnr=psnr) for bpp, psnr in curve))
+            for curve in (test, anchor)
+        )
+        found = bd.bd_rate(ours, theirs, bounds=bd.PSNR_RANGES[0])
+        return None if found is None else (found.percent, found.low, found.high)
+
+    return write_card(run, saving)
 
 
 @train_app.command("lossless", help=LOSSLESS_HELP)

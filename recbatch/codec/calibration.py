@@ -27,6 +27,7 @@ from recbatch.rec.tables import normalise
 
 STEP, REACH = 3, 4  # scale indices of a shift; the largest shift either way
 SYMBOLS = 2 * REACH + 1
+CHUNK = 1 << 20  # dimensions that are moved at once
 SECTION_NATS = 56 * np.log(
     2
 )  # what a section costs beside its symbols: two lengths, a byte, the stack's first word
@@ -82,7 +83,7 @@ def _rows(level: int) -> ans.Rows:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Shifts of both passes, in steps: int8 [2, M]."""
+    """Shifts of both parities, in steps: int8 [2, M]."""
 
     shift_PM: Shifts
 
@@ -90,14 +91,23 @@ class Calibration:
     def none(cls, channels: int) -> Calibration:
         return cls(np.zeros((2, channels), np.int8))
 
+    def of(self, channels: slice) -> Calibration:
+        """The part that is about some channels; a view, so that what is set in it is set here."""
+        return Calibration(self.shift_PM[:, channels])
+
     def apply(
-        self, index_N: NDArray[np.uint8], channel_N: NDArray[np.int16], which: int
+        self, index_N: NDArray[np.uint8], channel_N: NDArray[np.int16], parity: int
     ) -> NDArray[np.uint8]:
         """Scale indices of a pass as the coder shall see them."""
-        if not self.shift_PM[which].any():
+        if not self.shift_PM[parity].any():
             return index_N
-        moved = np.clip(index_N + np.int16(STEP) * self.shift_PM[which][channel_N], 1, 150)
-        return np.where(index_N > 0, moved, 0).astype(np.uint8)
+        step_M = np.int16(STEP) * self.shift_PM[parity]
+        out_N = np.zeros_like(index_N)
+        for first in range(0, index_N.size, CHUNK):
+            some = slice(first, first + CHUNK)
+            moved = np.clip(index_N[some] + step_M[channel_N[some]], 1, 150)
+            np.copyto(out_N[some], moved, where=index_N[some] > 0, casting="unsafe")
+        return out_N
 
     def pack(self) -> bytes:
         """The section's bytes; none where nothing is shifted."""

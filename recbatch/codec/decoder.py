@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recbatch import rec, stream
-from recbatch.codec import lossless, lossy
+from recbatch.codec import lossless, lossy, webp_pixels
 from recbatch.errors import CorruptStream, RecbatchError
 from recbatch.images import Picture, read_picture
 from recbatch.images.png import rebuild
@@ -63,6 +63,8 @@ class Decoder:
     def decode(self, data: bytes, *, max_pixels: int = 10**9) -> Picture:
         """The picture of one stream. Raises CorruptStream, UnsupportedFormat, UnknownModel, OtherArithmetic."""
         parsed = stream.parse(data, max_pixels=max_pixels)
+        if stream.SECTION_PIXELS in parsed.sections:
+            return webp_pixels.decode(parsed)
         lossless = parsed.codec == stream.CODEC_LOSSLESS
         decode = self._lossless if lossless else self._lossy
         # the checksum held, so it is this machine: take the slow, safe path. A lossless decoder that gets out of step

@@ -9,11 +9,13 @@ from dataclasses import replace
 import numpy as np
 
 from recbatch.codec import jpeg
+from recbatch.codec.auto import Auto, exact_settings
 from recbatch.codec.coding import Coding, LosslessCoding, LossyCoding
 from recbatch.codec.decoder import Decoder
 from recbatch.codec.original import keep
 from recbatch.codec.quality import ms_ssim, psnr
-from recbatch.codec.types import Encoded, Settings, Source
+from recbatch.codec.rate import TargetOutOfReach
+from recbatch.codec.types import DEFAULT_MODELS, Encoded, Settings, Source
 from recbatch.errors import ImageError, RecbatchError
 from recbatch.images import KeepOriginal, Picture, pixels_sha256, read_picture
 from recbatch.images.png import recipe
@@ -80,6 +82,9 @@ class ImageCodec:
             else LosslessCoding(settings, files, device=device)
         )
         self._decoder = Decoder(_finder(files), device=device)
+        self._auto = Auto(settings, self._without_loss) if settings.auto else None
+        self._exact_files, self._device = files[1:], device
+        self._exact: ImageCodec | None = None
 
     def warm_up(self) -> None:
         """Compile and load what the first image would wait for: seconds, or with a cold cache half a minute."""
@@ -89,7 +94,8 @@ class ImageCodec:
         noise = np.random.default_rng(0).integers(0, 64, (WARM_UP_SIDE, WARM_UP_SIDE, 3), np.uint8)
         picture = Picture(pixels=ramp[:, None, None] // 2 + noise)
         (encoded,) = self._coding.encode([picture], [b""])
-        ms_ssim(picture.pixels, self._decoder.decode(encoded.stream).pixels)
+        if isinstance(encoded, Encoded):
+            ms_ssim(picture.pixels, self._decoder.decode(encoded.stream).pixels)
 
     def encode(self, sources: Sequence[Source]) -> list[Encoded | RecbatchError]:
         """One result per source, in order; an image's error is returned, not raised."""
@@ -99,7 +105,7 @@ class ImageCodec:
         for i, source in enumerate(sources):
             picture = self._read(source)
             if not isinstance(picture, Picture):
-                results[i] = picture
+                results[i] = self._capped(picture)
                 continue
             if batch and pixels + picture.width * picture.height > BATCH_PIXELS:
                 results.update(self._encode_batch(sources, batch))
@@ -159,11 +165,39 @@ class ImageCodec:
                 return {batch[0][0]: e}
             half = len(batch) // 2  # find whose error it is; the others go on
             return self._encode_batch(sources, batch[:half]) | self._encode_batch(sources, batch[half:])
-        return {i: self._finish(sources[i], p, c) for (i, p), c in zip(batch, coded, strict=True)}
+        rows = {i: self._finish(sources[i], p, c) for (i, p), c in zip(batch, coded, strict=True)}
+        if self._auto is None:
+            return rows
+        return {i: self._auto.settle(sources[i], p, rows[i]) for i, p in batch}
 
-    def _finish(self, source: Source, picture: Picture, coded: Encoded) -> Encoded | RecbatchError:
+    def _without_loss(self, source: Source) -> Encoded | RecbatchError:
+        """The lossless row of one file; loads what that takes when the first one comes."""
+        if self._exact is None:
+            settings = exact_settings(self.settings)
+            self._exact = ImageCodec(settings, weights=self._exact_files, device=self._device)
+        (row,) = self._exact.encode([source])
+        return row
+
+    def _capped(self, result: Encoded | RecbatchError) -> Encoded | RecbatchError:
+        """No file of more bytes than were allowed is kept; streams never have more."""
+        cap = self.settings.max_bytes
+        if cap is None or isinstance(result, RecbatchError) or len(result.stream) <= cap:
+            return result
+        return TargetOutOfReach(
+            f"{result.notes[0]}, and it has {len(result.stream)} bytes, asked for at most {cap}",
+            "Raise --max-bytes, or convert it with --keep-originals never",
+        )
+
+    def _finish(
+        self, source: Source, picture: Picture, coded: Encoded | TargetOutOfReach
+    ) -> Encoded | RecbatchError:
         """Never bigger than the source; decoded again; measured."""
         s = self.settings
+        if isinstance(coded, TargetOutOfReach):
+            # the file itself is as good as can be, and may be small enough
+            if s.keep_originals == "never" or len(source.data) > (s.max_bytes or len(source.data)):
+                return coded
+            return keep(source, coded.problem, picture=picture)
         if s.keep_originals == "smaller" and len(coded.stream) >= len(source.data):
             return keep(source, "smaller than its stream", picture=picture)
         try:
@@ -217,11 +251,14 @@ def _difference(source: Picture, restored: Picture, *, lossless: bool) -> str:
 def models_of(settings: Settings) -> list[tuple[bytes, bytes]]:
     """Digest (32 bytes) and safetensors bytes of the models that these settings need. Raises UnknownModel, BadWeights.
 
-    The one that ``settings.model`` names, and for previews the lossy one whose latents it knows.
+    The one that ``settings.model`` names, for previews the lossy one whose latents it knows, and a lossless one
+    for ``auto``.
     """
     if settings.mode == "original":
         return []
     files = [weights.read(settings.model)]
+    if settings.auto:
+        files.append(weights.read(DEFAULT_MODELS["lossless"]))
     if settings.mode == "lossless" and settings.preview:
         head = weights.parse(files[0])[0].get("synthesis.latents_of")
         if head is not None:

@@ -8,7 +8,7 @@ Shapes: B pictures of one size, H x W pixels, C = 3 colours or 1 grey.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -36,9 +36,7 @@ SHARED_FROM = 1 << 17  # pixels of a tile that torch's threads share
 TILE = 2048  # no tile is larger, each way
 SMALL_PIXELS = 64 * 64  # up to here the variant for small images, and no preview
 PREVIEW_SIDE = 64  # images with a smaller side have no preview
-PREVIEW_PIXELS = (
-    12_500_000  # nor have larger images: the lossy codec's memory grows with them, about 100 bytes a pixel
-)
+PREVIEW_PIXELS = 40_000_000  # nor have larger images: the lossy codec takes about 40 bytes a pixel
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,9 @@ def encode(
     out = []
     for b, (picture, head, recipe) in enumerate(zip(pictures, heads, recipes, strict=True)):
         residual = join(codes[b])
-        data = stream.pack(_stream(picture, model, name, head, residual, recipe))
+        codes_of = {stream.SECTION_RESIDUAL: residual} | ({stream.SECTION_LATENTS: head} if head else {})
+        number, digest = VARIANTS.index(name), model.digest[: stream.SHORT_MODEL_BYTES]
+        data = packed(picture, codes_of, recipe, model=digest, variant=number)
         kl = jobs[b].kl_bits if jobs else 0.0
         bits = jobs[b].writer.bits if jobs else Bits()
         out.append(Coded(data, float(bits_B[b]) + kl, kl, bits, 8 * len(residual)))
@@ -161,10 +161,11 @@ def decode(parsed: stream.Stream, model: LosslessModel, samples: NDArray[np.int3
     """
     height, width = parsed.height, parsed.width
     colours = 1 if parsed.mode in ("L", "LA") else 3
-    name = VARIANTS[parsed.level] if parsed.level < len(VARIANTS) else ""
+    number = int(parsed.level)
+    name = VARIANTS[number] if number < len(VARIANTS) else ""
     variant = model.variants.get(name)
     if variant is None or variant.config.preview != (samples is not None):
-        raise CorruptStream(f"its networks have the number {parsed.level}")
+        raise CorruptStream(f"its networks have the number {number}")
     seen: Integers | None = None
     if samples is not None:
         assert model.preview is not None
@@ -176,9 +177,18 @@ def decode(parsed: stream.Stream, model: LosslessModel, samples: NDArray[np.int3
         hint = None if seen is None else np.ascontiguousarray(seen[None, :, rows, columns])
         size = (rows.stop - rows.start, columns.stop - columns.start)
         pixels[rows, columns] = _decode_tile(model, name, code, size, hint, colours)
+    return restored(parsed, pixels)
+
+
+def restored(parsed: stream.Stream, pixels: NDArray[np.uint8]) -> Picture:
+    """The picture of a stream, given its pixels [H, W, C], checked against its digest.
+
+    Raises:
+        CorruptStream, OtherArithmetic.
+    """
     alpha = None
     if parsed.mode in ("RGBA", "LA"):
-        alpha = decode_alpha(parsed.sections[stream.SECTION_ALPHA], width, height)
+        alpha = decode_alpha(parsed.sections[stream.SECTION_ALPHA], parsed.width, parsed.height)
     if pixels_digest(pixels, alpha) != parsed.pixels_digest:
         raise lossy.OtherArithmetic("pixels")
     return Picture(
@@ -268,25 +278,31 @@ def pixels_digest(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8] | None) ->
     return (digest.intdigest() & 0xFFFFFFFF).to_bytes(stream.DIGEST_BYTES, "little")
 
 
-def _stream(
-    picture: Picture, model: LosslessModel, name: str, preview: bytes, residual: bytes, recipe: bytes
-) -> stream.Stream:
-    sections = {stream.SECTION_RESIDUAL: residual}
-    if preview:
-        sections[stream.SECTION_LATENTS] = preview
+def packed(
+    picture: Picture,
+    codes: Mapping[int, bytes],
+    recipe: bytes,
+    *,
+    model: bytes = stream.NO_MODEL,
+    variant: int = 0,
+) -> bytes:
+    """A whole stream: the sections of the pixels' code, by kind, and those that every lossless stream has."""
+    sections = dict(codes)
     if recipe:
         sections[stream.SECTION_FILE] = recipe
     if picture.alpha is not None:
         sections[stream.SECTION_ALPHA] = encode_alpha(picture.alpha)
     if metadata := pack_metadata(picture.metadata):
         sections[stream.SECTION_METADATA] = metadata
-    return stream.Stream(
-        codec=CODEC_LOSSLESS,
-        mode=picture.mode,
-        width=picture.width,
-        height=picture.height,
-        model=model.digest[: stream.SHORT_MODEL_BYTES],
-        level=VARIANTS.index(name),
-        pixels_digest=pixels_digest(picture.pixels, picture.alpha),
-        sections=sections,
+    return stream.pack(
+        stream.Stream(
+            codec=CODEC_LOSSLESS,
+            mode=picture.mode,
+            width=picture.width,
+            height=picture.height,
+            model=model,
+            level=variant,
+            pixels_digest=pixels_digest(picture.pixels, picture.alpha),
+            sections=sections,
+        )
     )

@@ -14,6 +14,7 @@ Shapes: M channels on the h x w grid of latents.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recbatch.models.lossy import level_lambda
-from recbatch.models.photo import PhotoModel, Prior
+from recbatch.models.photo import Context, PhotoModel, Prior
 from recbatch.rec.base import SCALES
 from recbatch.rec.tables import sigma
 
@@ -43,12 +44,29 @@ def expected_samples(y: Tensor, prior: Prior) -> Tensor:
     return torch.round(64 * posterior(y, prior)[2]).to(torch.int32)
 
 
+def expected_prior(model: PhotoModel, y: Tensor, context: Context, sent: Tensor, which: int) -> Prior:
+    """Prior of all latents [1, M, h, w]: of pass ``which`` exact, of later ones from what will be sent on average.
+
+    Where earlier passes have ``sent`` samples (zero elsewhere), it is no one's prior and of no use.
+    """
+    context, sent = replace(context), sent.clone()
+    mean, index = torch.zeros_like(sent), torch.zeros_like(sent, dtype=torch.uint8)
+    for later in range(which, model.passes):
+        channels = model.pass_channels(later)
+        mask = model.pass_mask(later, *y.shape[2:])
+        prior = model.pass_prior(context, later, sent)
+        sent[:, channels] += torch.where(mask, expected_samples(y[:, channels], prior), 0)
+        mean[:, channels] += torch.where(mask, prior.mean, 0)
+        index[:, channels] += torch.where(mask, prior.index, 0)
+    return Prior(mean, index)
+
+
 def refined(
     model: PhotoModel,
     y: Tensor,
     pixels: NDArray[np.uint8],
     size: tuple[int, int],
-    level: int,
+    level: float,
     prior: Prior,
     steps: int,
     fixed: Tensor | None = None,

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recbatch.errors import UsageError
+from recbatch.stream import LAST_LEVEL, LEVEL_PARTS
 
-LEVELS = 32
+LEVELS = LAST_LEVEL + 1
 MODES = ("lossless", "lossy", "original")
-DEFAULT_MODELS = {"lossless": "exact-s", "lossy": "photo-s", "original": ""}
+DEFAULT_MODELS = {"lossless": "exact-s", "lossy": "photo-s2", "original": ""}
+TARGETS = ("bpp", "psnr", "max_bytes", "min_psnr")
+TARGET_MODES = ("lossy",)
 KEEP_ORIGINALS = ("never", "smaller", "always")
 
 
@@ -33,7 +36,12 @@ class Settings:
     model: str = ""  # by default that of the mode, see DEFAULT_MODELS
     preview: bool = True  # lossless: a lossy preview in the first bytes, of images that are large enough
     exact_files: bool = False  # lossless: give back source files, not only their pixels, or keep the files
-    level: int = 16  # rate level 0..31, see level_of_quality
+    level: float = 16.0  # rate level 0..31, a multiple of 1/8, see level_of_quality
+    bpp: float | None = None  # lossy, instead of the level: bits of the stream for each pixel of the image
+    psnr: float | None = None  # lossy, instead of the level: dB
+    max_bytes: int | None = None  # lossy: the level is lowered until the stream is no longer than this
+    min_psnr: float | None = None  # lossy: the level is raised until the image is at least so good, dB
+    auto: bool = False  # lossy: take a picture without loss where that is the better bargain, see codec.auto
     coder: str = "trellis"
     effort: int = 5  # of the index search, 1..9
     keep_originals: str = "smaller"  # keep a file's own bytes: never, where they are smaller, always
@@ -43,7 +51,10 @@ class Settings:
         _check("mode", self.mode, self.mode in MODES, " or ".join(MODES))
         if not self.model:
             object.__setattr__(self, "model", DEFAULT_MODELS[self.mode])
-        _check("level", self.level, 0 <= self.level < LEVELS, f"0 to {LEVELS - 1}")
+        good = 0 <= self.level <= LEVELS - 1 and self.level * LEVEL_PARTS % 1 == 0
+        _check("level", self.level, good, f"0 to {LEVELS - 1} in steps of 1/{LEVEL_PARTS}")
+        self._check_targets()
+        _check("auto", self.auto, not self.auto or self.mode == "lossy", "it in lossy mode only")
         _check("effort", self.effort, 1 <= self.effort <= 9, "1 to 9")
         _check(
             "keep_originals",
@@ -53,21 +64,37 @@ class Settings:
         )
         _check("max_pixels", self.max_pixels, self.max_pixels > 0, "a positive number")
 
+    @property
+    def has_target(self) -> bool:
+        """Whether each image gets a level of its own."""
+        return any(getattr(self, name) is not None for name in TARGETS)
+
+    def _check_targets(self) -> None:
+        for name in TARGETS:
+            value = getattr(self, name)
+            if value is not None:
+                _check(name, value, value > 0 and value < float("inf"), "a positive number")
+                _check(name, value, self.mode in TARGET_MODES, "a value in lossy mode only")
+        _check("psnr", self.psnr, self.psnr is None or self.bpp is None, "psnr or bpp, not both")
+        if self.psnr is not None and self.min_psnr is not None:
+            floor = f"at least min_psnr, which is {self.min_psnr:g}"
+            _check("psnr", self.psnr, self.psnr >= self.min_psnr, floor)
+
 
 def _check(name: str, value: object, good: bool, allowed: str) -> None:
     if not good:
         raise BadSetting(name, repr(value), allowed)
 
 
-def level_of_quality(quality: float) -> int:
-    """Rate level of a quality 0..100, linear. Raises BadSetting."""
+def level_of_quality(quality: float) -> float:
+    """Rate level, a multiple of 1/8, of a quality 0..100, linear. Raises BadSetting."""
     _check("quality", quality, 0 <= quality <= 100, "a number from 0 to 100")
-    return round(quality * (LEVELS - 1) / 100)
+    return round(quality * (LEVELS - 1) * LEVEL_PARTS / 100) / LEVEL_PARTS
 
 
-def quality_of_level(level: int) -> int:
-    """The quality, 0..100, that names a rate level."""
-    return round(level * 100 / (LEVELS - 1))
+def quality_of_level(level: float) -> float:
+    """The quality, 0..100 in tenths, that names a rate level."""
+    return round(level * 100 / (LEVELS - 1), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +118,7 @@ class Encoded:
     source_format: str = ""
     notes: tuple[str, ...] = ()
     model: str = ""  # hex digest of the weights
-    level: int = 0
+    level: float = 0.0
     effort: int = 0
     coder: str = ""
     kl_bits: float = 0.0  # of the exact posterior from the prior

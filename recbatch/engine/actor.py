@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 import sys
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from recbatch import __version__
 from recbatch.engine import errors
+from recbatch.engine.allocation import keep_freed_memory
 from recbatch.engine.plan import Shard
 from recbatch.engine.results import Clock, ShardResult, peak_rss_bytes
 from recbatch.engine.source import Content, Item, notes_of, read_item
@@ -72,6 +74,7 @@ class EncodeWorker:
         factory: CodecFactory = load_name(job.codec_factory)
         self._codec: Codec = factory(job.settings, weights=weights, device=job.device)
         use_threads(job.threads)
+        keep_freed_memory()
         self._codec.warm_up()  # compiling counts as start-up, not as the first image's time
 
     def run(self, shard: Shard[Item]) -> ShardResult:
@@ -164,6 +167,7 @@ def outcome(future: Future[Content]) -> Content | ImageError:
 
 def archived(item: Item, content: Content, encoded: Encoded, *, shard: str, encode_ms: float) -> Record:
     from recbatch.archive import Record
+    from recbatch.codec import quality_of_level
 
     return Record(
         **_of_source(item, content, shard),
@@ -178,7 +182,8 @@ def archived(item: Item, content: Content, encoded: Encoded, *, shard: str, enco
         mode=encoded.mode,
         notes=(*notes_of(item), *encoded.notes),
         model=encoded.model,
-        level=encoded.level,
+        quality=quality_of_level(encoded.level) if encoded.codec == "lossy" else None,
+        level=math.floor(encoded.level + 0.5),  # an integer column; the quality has the eighths
         effort=encoded.effort,
         coder=encoded.coder,
         kl_bits=encoded.kl_bits,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from recbatch.engine.actor import load_name, use_threads
+from recbatch.engine.allocation import keep_freed_memory
 from recbatch.engine.errors import InternalFailure, NoOriginal
 from recbatch.engine.paths import write_file
 from recbatch.engine.plan import Shard
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
     from recbatch.images import Picture
 
 DEFAULT_DECODER = "recbatch.codec:Decoder"
-CHUNK_PIXELS = 16_000_000  # decoded pictures in memory at once
+CHUNK_PIXELS = 4_000_000  # decoded in one go
+HELD_PIXELS = (
+    16_000_000  # of decoded pictures in memory at once: those that are being written, and the next chunk's
+)
 CHUNK_BYTES = 32 << 20
 WRITE_THREADS = 4
 
@@ -75,6 +80,7 @@ class RestoreWorker:
                 lambda digest: self._archive.model(digest.hex())
             )
             use_threads(self._job.threads)
+            keep_freed_memory()
             self._made = made
         return self._made
 
@@ -87,22 +93,33 @@ class RestoreWorker:
         targets = {target.key: target for target in shard.items}
         images, bytes_in, bytes_out, pixels = 0, 0, 0, 0
         failures: list[Failure] = []
+        outcomes: list[tuple[Target, int | RecbatchError]] = []
         with ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="write") as threads:
+            writing: deque[tuple[Target, Future[int | RecbatchError]]] = (
+                deque()
+            )  # while the next chunk is decoded
             for chunk in self._chunks(targets, clock, failures):
+                held = sum(targets[row.key].pixels for row in chunk)
+                with clock.stage("write"):  # the time waited, not the time spent by the threads
+                    while writing and held + sum(target.pixels for target, _ in writing) > HELD_PIXELS:
+                        target, job = writing.popleft()
+                        outcomes.append((target, job.result()))
                 with clock.stage("decode"):
                     contents = self._contents([(targets[row.key], row) for row in chunk])
-                with clock.stage("write"):
-                    jobs = [threads.submit(self._write, targets[row.key], contents[row.key]) for row in chunk]
-                    outcomes = [job.result() for job in jobs]
-                for row, outcome in zip(chunk, outcomes, strict=True):
-                    target = targets.pop(row.key)
-                    if isinstance(outcome, RecbatchError):
-                        failures.append((row.key, outcome.code, str(outcome)))
-                        continue
-                    images += 1
-                    bytes_in += target.size
-                    bytes_out += outcome
-                    pixels += target.pixels
+                for row in chunk:
+                    target = targets[row.key]
+                    writing.append((target, threads.submit(self._write, target, contents.pop(row.key))))
+            with clock.stage("write"):
+                outcomes.extend((target, job.result()) for target, job in writing)
+        for target, outcome in outcomes:
+            del targets[target.key]
+            if isinstance(outcome, RecbatchError):
+                failures.append((target.key, outcome.code, str(outcome)))
+                continue
+            images += 1
+            bytes_in += target.size
+            bytes_out += outcome
+            pixels += target.pixels
         for key in sorted(targets.keys() - {key for key, _, _ in failures}):
             missing = CorruptArchive(self._job.archive, f"the row of {key} is gone from its file")
             failures.append((key, missing.code, str(missing)))

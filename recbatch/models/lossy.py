@@ -9,8 +9,11 @@ synthesis, context) is built of ``ExactConv2d``; analysis and synthesis are ordi
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,9 +47,35 @@ class LossyConfig:
     hyper: int = 96  # N
     widths: tuple[int, int, int] = (64, 128, 192)  # channels at 1/4, 1/8, 1/16
     blocks: tuple[int, int, int] = (1, 1, 1)
+    groups: tuple[int, ...] = ()  # ends of all channel groups but the last; each group is coded in two passes
 
     def to_json(self) -> dict[str, object]:
-        return asdict(self)
+        """Plain values; without groups as ``photo/1`` wrote it."""
+        return {k: v for k, v in asdict(self).items() if k != "groups" or v}
+
+    @classmethod
+    def from_json(cls, text: str) -> LossyConfig:
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()
+        }
+        return cls(**values)
+
+    @property
+    def group_channels(self) -> tuple[tuple[int, int], ...]:
+        """(first, end) channel of each group."""
+        ends = (*self.groups, self.latent)
+        return tuple(zip((0, *self.groups), ends, strict=True))
+
+    @property
+    def later_passes(self) -> tuple[tuple[int, int], ...]:
+        """(parity, group) of the passes that have networks of their own: all of the groups but the first."""
+        return tuple((parity, g) for parity in (0, 1) for g in range(1, len(self.groups) + 1))
+
+
+PRESETS = {
+    "photo-s": LossyConfig(latent=320, hyper=96, widths=(64, 128, 192), blocks=(1, 1, 1), groups=(32, 112)),
+    "photo-m": LossyConfig(latent=320, hyper=128, widths=(96, 192, 256), blocks=(1, 2, 2), groups=(32, 112)),
+}
 
 
 def level_lambda(level: Tensor) -> Tensor:
@@ -171,8 +200,27 @@ class HyperAnalysis(nn.Module):
         return out
 
 
+class LaterNet(nn.Module):
+    """Exact networks of one pass of a later channel group: what the groups before it sent, to raw parameters."""
+
+    def __init__(self, config: LossyConfig, first: int, end: int) -> None:
+        super().__init__()
+        n = config.hyper
+        self.context = _hidden(first, n, 3, companded=True)
+        self.mix = _hidden(3 * n, n, 1)
+        self.second = _parameters(n, end - first)
+        with torch.no_grad():
+            self.second.weight.zero_()
+
+    def forward(self, y: Tensor, base: Tensor, raw: Tensor, quantised: bool) -> Tensor:
+        """Raw parameters of the group, from samples y of the channels before it and what is known without them."""
+        c = self.context(compand_train(y, quantised))
+        out: Tensor = self.second(self.mix(torch.cat([c, base], dim=1)), accumulate=raw)
+        return out
+
+
 class PriorNet(nn.Module):
-    """The exact networks: hyper latents, then pass-0 samples, to raw prior parameters [B, 2M, H/16, W/16]."""
+    """The exact networks: hyper latents, then samples already sent, to raw prior parameters [B, 2M, H/16, W/16]."""
 
     def __init__(self, config: LossyConfig) -> None:
         super().__init__()
@@ -187,6 +235,12 @@ class PriorNet(nn.Module):
         self.context = _hidden(m, 2 * n, 3, companded=True)
         self.mix = _hidden(4 * n, 2 * n, 1)
         self.second = _parameters(2 * n, m)
+        self.later = nn.ModuleDict(
+            {
+                later_name(*which): LaterNet(config, *config.group_channels[which[1]])
+                for which in config.later_passes
+            }
+        )
         with torch.no_grad():
             self.first.weight.mul_(0.1)
             self.second.weight.mul_(0.1)
@@ -198,11 +252,22 @@ class PriorNet(nn.Module):
         h = self.features(h, self.level(features)[:, :, None, None])
         return h, self.first(h)
 
-    def refine(self, y: Tensor, h: Tensor, first: Tensor, quantised: bool) -> Tensor:
-        """Raw parameters of pass 1, from pass-0 samples (zero elsewhere)."""
+    def refine(self, y: Tensor, h: Tensor, first: Tensor, quantised: bool) -> tuple[Tensor, Tensor]:
+        """Features [B, 2N, H/16, W/16] and raw parameters of parity 1, from samples of parity 0 (zero elsewhere)."""
         c = self.context(compand_train(y, quantised))
-        out: Tensor = self.second(self.mix(torch.cat([c, h], dim=1)), accumulate=first)
-        return out
+        mixed = self.mix(torch.cat([c, h], dim=1))
+        return mixed, self.second(mixed, accumulate=first)
+
+
+def later_name(parity: int, group: int) -> str:
+    """Name of the networks of a later pass."""
+    return f"parity{parity}group{group}"
+
+
+def of_channels(raw: Tensor, first: int, end: int) -> Tensor:
+    """The part of raw parameters [B, 2M, h, w] (means, then scales) that is about some channels."""
+    half = raw.shape[1] // 2
+    return torch.cat([raw[:, first:end], raw[:, half + first : half + end]], dim=1)
 
 
 def _hidden(
@@ -232,10 +297,15 @@ def _parameters(inputs: int, latent: int) -> ExactConv2d:
     )
 
 
-def pass_mask(channels: int, height: int, width: int) -> Tensor:
-    """bool [channels, height, width]: coded in pass 0 (a checkerboard, inverted on odd channels)."""
-    grid = torch.arange(height)[:, None] + torch.arange(width)[None, :]
-    return (grid[None] + torch.arange(channels)[:, None, None]) % 2 == 0
+def pass_mask(channels: int, height: int, width: int, first: int = 0) -> Tensor:
+    """bool [channels, height, width]: of parity 0, coded first (a checkerboard, inverted on odd channels).
+
+    ``first`` is the number of the first channel.
+    """
+    grid = (torch.arange(height)[:, None] + torch.arange(width)[None, :]) % 2 == 0
+    mask = torch.empty(channels, height, width, dtype=torch.bool)
+    mask[first % 2 :: 2], mask[1 - first % 2 :: 2] = grid, ~grid
+    return mask
 
 
 def _straight(rounded: Tensor, x: Tensor) -> Tensor:
@@ -267,6 +337,9 @@ def channel(y: Tensor, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tens
     e = y - mean
     kl = 0.5 * F.softplus(log_variance) + 0.5 * (a * (1 - a) * e * e - a)
     return kl, mean + a * e, torch.exp(0.5 * F.logsigmoid(log_variance))
+
+
+Watch = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 
 
 class LossyNet(nn.Module):
@@ -326,14 +399,38 @@ class LossyNet(nn.Module):
         z = self.hyper_analysis(y)
         kl_z, mean, deviation = channel(z, *self.hyper_prior())
         z_sample = mean + deviation * torch.randn_like(z)
-        h, first = self.prior.hyper(z_sample, features, self.quantised)
-        mask = pass_mask(y.shape[1], *y.shape[2:]).to(y.device)
-        kl0, sample0 = self._sample(y, first, level)
-        second = self.prior.refine(sample0 * mask, h, first, self.quantised)
-        kl1, sample1 = self._sample(y, second, level)
-        kl_y = torch.where(mask, kl0, kl1).sum((1, 2, 3))
-        sample = torch.where(mask, sample0, sample1)
+        h, raw = self.prior.hyper(z_sample, features, self.quantised)
+        sample, kl_y = self.sample_latents(y, h, raw, level)
         return self.pixels(sample, level), kl_y, kl_z.sum((1, 2, 3))
+
+    def sample_latents(
+        self, y: Tensor, h: Tensor, raw: Tensor, level: Tensor, watch: Watch | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Samples [B, M, h, w] of all passes in their order, and their KL [B].
+
+        ``h`` and ``raw`` are those of ``PriorNet.hyper``; ``watch`` sees each pass: latents, mean and log variance
+        of its channels, and which of them it codes.
+        """
+        even = pass_mask(y.shape[1], *y.shape[2:]).to(y.device)
+        groups = self.config.group_channels
+        sent = [torch.zeros_like(y[:, first:end]) for first, end in groups]
+        kl_y = torch.zeros_like(y[:, 0, 0, 0])
+        for parity in (0, 1):
+            if parity:
+                h, raw = self.prior.refine(torch.cat(sent, dim=1), h, raw, self.quantised)
+            for g, (first, end) in enumerate(groups):
+                part = of_channels(raw, first, end)
+                if g:
+                    later = self.prior.later[later_name(parity, g)]
+                    part = later(torch.cat(sent[:g], dim=1), h, part, self.quantised)
+                kl, sample = self._sample(y[:, first:end], part, level)
+                mask = even[first:end] if parity == 0 else ~even[first:end]
+                if watch is not None:
+                    mean, log_variance, coded = prior_parameters(part, level, self.quantised)
+                    watch(y[:, first:end], mean, log_variance, coded & mask)
+                kl_y = kl_y + torch.where(mask, kl, 0.0).sum((1, 2, 3))
+                sent[g] = torch.where(mask, sample, sent[g])
+        return torch.cat(sent, dim=1), kl_y
 
     def _sample(self, y: Tensor, raw: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance, coded = prior_parameters(raw, level, self.quantised)

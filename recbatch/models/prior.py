@@ -6,6 +6,8 @@ table. All of it is integer arithmetic; ``recbatch.models.lossy.prior_parameters
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -47,12 +49,34 @@ MEAN_MULTIPLIERS = (
     30201,
     32768,
 )
+# round(2**15 * 1.085**(eighths / 8)), eighths -4..3: what a level between two integers adds
+FRACTIONS_PER_LEVEL = 8
+FRACTION_MULTIPLIERS = (31458, 31781, 32106, 32436, 32768, 33104, 33443, 33786)
 SAMPLES_PER_MEAN = 4  # means are in 1/16 of the observation noise, samples in 1/64
 
 
-def mean_and_index(raw: Tensor, level: int) -> tuple[Tensor, Tensor]:
+def whole_level(level: float) -> int:
+    """The integer level whose bias vectors and scale indices serve a level: the nearest, halves go up."""
+    return math.floor(level + 0.5)
+
+
+def eighths_of(level: float) -> int:
+    """How many eighths a level is beside its whole level, -4..3."""
+    return round(FRACTIONS_PER_LEVEL * (level - whole_level(level)))
+
+
+def mean_multiplier(level: float) -> int:
+    """What means are multiplied with at a level, a multiple of 1/8: integer / 2**15."""
+    fraction = FRACTION_MULTIPLIERS[eighths_of(level) + FRACTIONS_PER_LEVEL // 2]
+    product = MEAN_MULTIPLIERS[whole_level(level)] * fraction
+    return (product + (1 << (MULTIPLIER_BITS - 1))) >> MULTIPLIER_BITS
+
+
+def mean_and_index(raw: Tensor, level: float) -> tuple[Tensor, Tensor]:
     """Prior means (int32, in 1/16) and scale indices (uint8) from raw outputs [B, 2M, h, w], int-valued."""
-    mean, scale = raw.to(torch.int32).chunk(2, dim=1)  # 16 bits times 15: no product overflows
-    mean = (mean * MEAN_MULTIPLIERS[level] + (1 << (MULTIPLIER_BITS - 1))) >> MULTIPLIER_BITS
-    index = ((scale + (1 << (INDEX_SHIFT - 1))) >> INDEX_SHIFT) + (INDEX_OFFSET + level)
+    mean, scale = raw.to(torch.int32).chunk(2, dim=1)  # 16 bits times 16: no product overflows
+    mean = (mean * mean_multiplier(level) + (1 << (MULTIPLIER_BITS - 1))) >> MULTIPLIER_BITS
+    # a scale index is eight raw units, a level is one scale index: so an eighth of a level is one raw unit
+    rounding = (1 << (INDEX_SHIFT - 1)) + eighths_of(level)
+    index = ((scale + rounding) >> INDEX_SHIFT) + (INDEX_OFFSET + whole_level(level))
     return mean, index.clamp(0, SCALE_MAX).to(torch.uint8)

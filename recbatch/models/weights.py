@@ -53,10 +53,23 @@ def digest(data: bytes) -> bytes:
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file's bytes."""
+    """A safetensors file's bytes: the same for the same tensors and metadata, in whatever order they come."""
     from safetensors.torch import save
 
-    return bytes(save({k: v.contiguous() for k, v in tensors.items()}, metadata=dict(metadata)))
+    ordered = {k: tensors[k].contiguous() for k in sorted(tensors)}
+    return _in_order(bytes(save(ordered, metadata=dict(metadata))))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with the keys of its header sorted: safetensors writes metadata in the order of a hash.
+
+    Offsets in the header count from its end, so that its length may change.
+    """
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
 def parse(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,13 @@ class NoTrainingData(UsageError):
 
     code = "no-training-data"
 
-    def __init__(self, folder: str) -> None:
-        super().__init__(folder)
-        self.folder = folder
+    def __init__(self, folder: str, side: int = MIN_SIDE) -> None:
+        super().__init__(folder, side)
+        self.folder, self.side = folder, side
 
     def __str__(self) -> str:
         return (
-            f"No image of at least {MIN_SIDE} pixels a side was found in {self.folder}. "
+            f"No image of at least {self.side} pixels a side was found in {self.folder}. "
             "Give a folder of image files or of Parquet shards with a column 'data'."
         )
 
@@ -44,6 +45,10 @@ class Photographs:
 
     flat: NDArray[np.uint8]
     shapes: NDArray[np.int64]
+
+    def largest_crop(self) -> int:
+        """The side of the largest square that fits into an image."""
+        return int(self.shapes[:, 1:].min(axis=1).max())
 
     def crops(self, count: int, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Random crops, flipped and transposed at random: uint8 [count, side, side, 3].
@@ -103,15 +108,28 @@ def decode_once(
     cache.parent.mkdir(parents=True, exist_ok=True)
     shapes: list[tuple[int, int, int]] = []
     offset = 0
-    with cache.open("wb") as out:
+    partial = cache.with_suffix(".partial")  # a call that is stopped leaves no cache that fits no index
+    with partial.open("wb") as out:
         for image in images:
             out.write(np.asarray(image).tobytes())
             shapes.append((offset, image.height, image.width))
             offset += image.height * image.width * 3
     if not shapes:
+        partial.unlink()
         raise NoTrainingData(str(folder))
+    index.unlink(missing_ok=True)
+    os.replace(partial, cache)
     index.write_text(json.dumps({"stamp": stamp, "shapes": shapes}))
     return np.memmap(cache, np.uint8, "r"), np.array(shapes, np.int64)
+
+
+def prepared(cache: Path) -> Photographs | None:
+    """What ``prepare`` left in a file, whatever it was made of; None where there is nothing."""
+    index = cache.with_suffix(".json")
+    if not (index.exists() and cache.exists()):
+        return None
+    shapes = np.array(json.loads(index.read_text())["shapes"], np.int64)
+    return Photographs(np.memmap(cache, np.uint8, "r"), shapes)
 
 
 def reduce(image: Image.Image, factor: float, least: int) -> Image.Image | None:

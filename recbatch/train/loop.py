@@ -1,4 +1,4 @@
-"""The training loop of the lossy model: one process, wall-clock schedule, resumable to the step."""
+"""The training loop of the lossy model: a schedule by the clock or by steps, resumable to the step."""
 
 from __future__ import annotations
 
@@ -16,20 +16,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbatch.models.lossy import LEVELS, LossyConfig, LossyNet, level_lambda
+from recbatch.errors import UsageError
+from recbatch.models.lossy import LossyConfig, LossyNet, level_lambda
+from recbatch.train import machine
+from recbatch.train.batches import Batches, seed_of
 from recbatch.train.data import Photographs
 from recbatch.train.klt import klt_start
+from recbatch.train.objective import Objective, decibels, distortion
+from recbatch.train.team import Alone, Team
 
 LN2 = math.log(2.0)
 REFERENCE_LAMBDA = 0.01  # each sample's loss is divided by sqrt(lambda / this), so that no rate dominates
+MEASURES = {  # in this order, of which ``gradients`` gives all but the norm
+    Objective.mse: ("loss", "bpp", "hyper_bpp", "psnr", "norm"),
+    Objective.ms_ssim: ("loss", "bpp", "hyper_bpp", "psnr", "ms_ssim_db", "norm"),
+}
+ROW_STEPS, LINE_STEPS = 20, 100  # a row of the history, a line of the report
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """How a run spends its time; fractions are of ``minutes``."""
+    """How a run spends its time; fractions are of ``steps`` where they are given, else of ``minutes``."""
 
     minutes: float
-    batch: int = 8
+    steps: int | None = None
+    batch: int = 8  # of each worker
     crop: int = 128
     rate: float = 7e-4
     warm_up: int = 200  # steps
@@ -45,6 +57,19 @@ class Schedule:
             self.rate * min(1.0, (step + 1) / self.warm_up) * max(0.5 + 0.5 * math.cos(math.pi * late), 4e-3)
         )
 
+    def fraction(self, progress: Progress) -> float:
+        """How much of the run is behind; 1 and more where it is over."""
+        done, whole = (
+            (progress.step, self.steps) if self.steps is not None else (progress.elapsed_s, 60 * self.minutes)
+        )
+        return done / whole if whole else 1.0
+
+    def left(self, progress: Progress) -> str:
+        """What is ahead, for people."""
+        if self.steps is not None:
+            return f"{max(0, self.steps - progress.step)} steps left"
+        return f"{max(0.0, self.minutes - progress.elapsed_s / 60):.0f} min left"
+
 
 @dataclass(slots=True)
 class Progress:
@@ -56,120 +81,218 @@ class Progress:
 
 
 class Trainer:
-    """Trains one model; ``save`` and ``load`` carry everything that the next step depends on."""
+    """Trains one model; ``save`` and ``load`` carry everything that the next step depends on.
+
+    Crops and noise are functions of seed, worker and step, so a checkpoint holds no state of a random generator.
+
+    Args:
+        start: a network to begin with in place of the Karhunen-Loeve transform; its sizes stand above ``config``.
+        objective: what is made small beside the rate.
+        precision: bfloat16 for the networks of analysis and synthesis, see ``machine.mix_precision``.
+        team: the workers whose gradients are averaged.
+    """
 
     def __init__(
-        self, config: LossyConfig, schedule: Schedule, photographs: Photographs, *, seed: int = 0
+        self,
+        config: LossyConfig,
+        schedule: Schedule,
+        photographs: Photographs,
+        *,
+        seed: int = 0,
+        start: LossyNet | None = None,
+        objective: Objective = Objective.mse,
+        device: torch.device | str = "cpu",
+        precision: torch.dtype = torch.float32,
+        team: Team | None = None,
     ) -> None:
-        self.config, self.schedule, self.photographs = config, schedule, photographs
-        self.rng = np.random.default_rng(seed)
-        torch.manual_seed(seed)
-        self.net = LossyNet(config)
-        self.left_out = klt_start(self.net, photographs, self.rng)
-        self.net = self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.schedule, self.photographs, self.seed = schedule, photographs, seed
+        self.objective, self.measures = objective, MEASURES[objective]
+        self.device, self.precision = torch.device(device), precision
+        self.team = team or Alone()
+        with machine.computing(self.device, seed):
+            self.net = start or LossyNet(config)
+            if start is None:
+                klt_start(self.net, photographs, np.random.default_rng(seed))
+        self.config = self.net.config
+        self.net = self.net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net.train()
+        self.team.share(list(self.net.parameters()))
         self.average = copy.deepcopy(self.net)
+        if precision is torch.bfloat16:
+            machine.mix_precision(self.net, self.device)
         self.optimiser = torch.optim.Adam(self.net.parameters(), lr=schedule.rate, betas=(0.9, 0.98))
+        self.batches = self._batches()
         self.progress = Progress()
+        self.floor: machine.Floor | None = None  # where it is known, lines say what was reached of it
         self.history: list[dict[str, float]] = []
 
+    def _batches(self) -> Batches:
+        return Batches(
+            self.photographs,
+            batch=self.schedule.batch,
+            crop=self.schedule.crop,
+            seed=self.seed,
+            rank=self.team.rank,
+            ahead=self.device.type != "cpu",
+        )
+
     def step(self) -> dict[str, float]:
-        """One update; returns its mean loss, rate, rate of the hyper latents and PSNR."""
-        s = self.schedule
-        fraction = self.progress.elapsed_s / (60 * s.minutes)
+        """One update; returns its mean loss, rate, rate of the hyper latents, quality and norm of the gradient."""
+        return dict(zip(self.measures, self._update().tolist(), strict=True))
+
+    def _update(self) -> Tensor:
+        s, step = self.schedule, self.progress.step
+        fraction = s.fraction(self.progress)
         self.net.set_quantised(fraction >= s.quantise_from)
         for group in self.optimiser.param_groups:
-            group["lr"] = s.learning_rate(self.progress.step, fraction)
+            group["lr"] = s.learning_rate(step, fraction)
+        self.optimiser.zero_grad()
+        with machine.computing(self.device, seed_of(self.seed, self.team.rank, step)):
+            measured = self.gradients()
+        parameters: list[Tensor] = list(self.net.parameters())
+        self.team.average([p.grad for p in parameters if p.grad is not None])
+        norm = torch.nn.utils.clip_grad_norm_(parameters, s.clip)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+        decay = min(s.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            averages: list[Tensor] = list(self.average.parameters())
+            torch._foreach_lerp_(averages, parameters, 1 - decay)
+        self.progress.step += 1
+        self.progress.pixels += s.batch * s.crop**2 * self.team.size
+        return torch.cat([measured, norm[None]])
+
+    def gradients(self) -> Tensor:
+        """Forward and backward of the step at hand; what it measured: all of ``measures`` but the norm."""
         x, level = self._batch()
         x_hat, kl_y, kl_z = self.net(x, level)
         weight = level_lambda(level)
-        pixels = s.crop**2
+        pixels = self.schedule.crop**2
         bpp = (kl_y + kl_z) / (LN2 * pixels)
-        mse = ((x_hat - x) ** 2).mean((1, 2, 3))
-        cost = bpp + weight * 65025 * mse
+        off = distortion(self.objective, x_hat, x)
+        cost = bpp + weight * off.cost_B
         loss = (cost / torch.sqrt(weight / REFERENCE_LAMBDA)).mean()
-        self.optimiser.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), s.clip)
-        if torch.isfinite(norm):
-            self.optimiser.step()
-        decay = min(s.average, (1 + self.progress.step) / (10 + self.progress.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.net.parameters()), 1 - decay)
-        self.progress.step += 1
-        self.progress.pixels += s.batch * pixels
-        return {
-            "loss": float(loss.detach()),
-            "bpp": float(bpp.mean().detach()),
-            "hyper_bpp": float(kl_z.mean().detach()) / (LN2 * pixels),
-            "psnr": float((-10 * torch.log10(mse)).mean().detach()),
-            "norm": float(norm),
-        }
+        measured = [loss, bpp.mean(), kl_z.mean() / (LN2 * pixels), off.psnr.mean()]
+        if off.ms_ssim_B is not None:
+            measured.append(decibels(off.ms_ssim_B).mean())
+        return torch.stack(measured).detach()
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        crops = self.photographs.crops(self.schedule.batch, self.schedule.crop, self.rng)
-        x = torch.from_numpy(crops).permute(0, 3, 1, 2).float().div_(255)
-        level = torch.from_numpy(self.rng.uniform(0, LEVELS - 1, self.schedule.batch).round()).float()
-        return x.contiguous(memory_format=torch.channels_last), level
+        crops, level = (torch.from_numpy(part) for part in self.batches.of_step(self.progress.step))
+        x = crops.to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        return x.contiguous(memory_format=torch.channels_last), level.to(self.device)
 
-    def run(self, folder: Path, report: Callable[[str], None], *, every: int = 100) -> None:
-        """Train until the schedule's minutes are used up, saving to ``folder`` as it goes."""
-        recent: list[dict[str, float]] = []
+    def run(self, folder: Path, report: Callable[[str], None], *, stop: Callable[[], bool] = bool) -> bool:
+        """Train until the schedule is used up, or ``stop`` says so; saves to ``folder`` as it goes.
+
+        Returns whether the schedule is used up.
+        """
+        recent: list[Tensor] = []
+        told = copy.copy(self.progress)
         last = saved = time.monotonic()
-        while self.progress.elapsed_s < 60 * self.schedule.minutes:
-            recent.append(self.step())
+        asked = False
+        while not asked and self.schedule.fraction(self.progress) < 1:
+            recent.append(self._update())
             now = time.monotonic()
-            self.progress.elapsed_s += now - last
+            elapsed_s = self.progress.elapsed_s + now - last
             last = now
-            if self.progress.step % every == 0:
-                means = {k: float(np.mean([r[k] for r in recent])) for k in recent[0]}
-                self.history.append(
-                    {"step": self.progress.step, "elapsed_s": self.progress.elapsed_s, **means}
-                )
+            self.progress.elapsed_s, asked = self.team.agree(elapsed_s, stop())
+            if self.progress.step % ROW_STEPS == 0:
+                self._add_row(recent)
                 recent.clear()
-                report(self._line(means))
+            if self.progress.step % LINE_STEPS == 0:
+                report(self._line(told))
+                told = copy.copy(self.progress)
             if now - saved > self.schedule.checkpoint_s:
                 self.save(folder)
                 last = saved = time.monotonic()
+        if recent:
+            self._add_row(recent)
         self.save(folder)
+        return self.schedule.fraction(self.progress) >= 1
 
-    def _line(self, means: dict[str, float]) -> str:
-        p = self.progress
-        left = max(0.0, self.schedule.minutes - p.elapsed_s / 60)
-        return (
-            f"step {p.step}  loss {means['loss']:.4f}  bpp {means['bpp']:.3f}  PSNR {means['psnr']:.2f}  "
-            f"{p.pixels / p.elapsed_s / 1e6:.2f} MP/s  {left:.0f} min left"
+    def _add_row(self, recent: list[Tensor]) -> None:
+        means = dict(zip(self.measures, torch.stack(recent).mean(0).tolist(), strict=True))
+        self.history.append(
+            {
+                **asdict(self.progress),
+                **means,
+                "rate": self.optimiser.param_groups[0]["lr"],
+                "quantised": float(self.net.quantised),
+            }
         )
 
+    def _line(self, before: Progress) -> str:
+        p, row = self.progress, self.history[-1]
+        seconds, steps = p.elapsed_s - before.elapsed_s, p.step - before.step
+        similarity = f"MS-SSIM {row['ms_ssim_db']:.2f} dB  " if "ms_ssim_db" in row else ""
+        line = (
+            f"step {p.step}  loss {row['loss']:.4f}  bpp {row['bpp']:.3f}  PSNR {row['psnr']:.2f}  {similarity}"
+            f"{(p.pixels - before.pixels) / seconds / 1e6:.2f} MP/s"
+        )
+        if self.floor is not None:
+            line += f" ({self.floor.share(seconds, steps):.0%} of the peak)"
+        return f"{line}  {self.schedule.left(p)}"
+
     def save(self, folder: Path) -> None:
-        """Write ``checkpoint.pt`` and ``history.json``, each whole or not at all."""
+        """Write ``checkpoint.pt`` and ``history.json``, each whole or not at all; the first worker does."""
+        if self.team.rank:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         state: dict[str, Any] = {
             "config": self.config.to_json(),
+            "objective": self.objective.value,
+            "seed": self.seed,
             "schedule": asdict(self.schedule),
             "progress": asdict(self.progress),
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "rng": self.rng.bit_generator.state,
-            "torch_rng": torch.get_rng_state(),
             "history": self.history,
         }
         partial = folder / "checkpoint.partial"
         torch.save(state, partial)
-        os.replace(partial, folder / "checkpoint.pt")
-        (folder / "history.json").write_text(json.dumps(self.history))
+        os.replace(partial, folder / CHECKPOINT)
+        partial.write_text(json.dumps(self.history))
+        os.replace(partial, folder / "history.json")
 
     def load(self, folder: Path) -> bool:
-        """Continue from ``folder``; False where there is nothing to continue."""
-        path = folder / "checkpoint.pt"
+        """Continue from ``folder``; False where there is nothing to continue.
+
+        Raises:
+            UsageError: a network of other sizes, or another objective, was trained there.
+        """
+        path = folder / CHECKPOINT
         if not path.exists():
             return False
-        state = torch.load(path, weights_only=False)
+        state = torch.load(path, map_location=self.device, weights_only=False)
+        objective = Objective(state.get("objective", Objective.mse))  # early runs do not say it
+        if _config(state) != self.config or objective is not self.objective:
+            raise UsageError(
+                f"{folder} holds a run of other sizes, or for another objective ({objective.value}). "
+                "Give the options that it was begun with, or another folder."
+            )
+        self.seed = state.get("seed", self.seed)
+        self.batches = self._batches()
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.rng.bit_generator.state = state["rng"]
-        torch.set_rng_state(state["torch_rng"])
         self.progress = Progress(**state["progress"])
         self.history = state["history"]
         return True
+
+
+def _config(state: dict[str, Any]) -> LossyConfig:
+    return LossyConfig.from_json(json.dumps(state["config"]))
+
+
+def saved_average(folder: Path) -> tuple[LossyNet, Progress]:
+    """The moving average that a run has saved, ready to be used, and how far it was then."""
+    state = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=False)
+    net = LossyNet(_config(state))
+    net.load_state_dict(state["average"])
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.eval()
+    net.set_quantised(True)
+    return net, Progress(**state["progress"])

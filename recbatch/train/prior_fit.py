@@ -15,18 +15,18 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from recbatch.models.lossy import (
     LEVELS,
     SCALE_RATIO,
     LossyNet,
     level_features,
-    pass_mask,
-    prior_parameters,
     scale_of_index,
 )
 from recbatch.rec import tables
 from recbatch.rec.base import SCALES
+from recbatch.train import machine
 from recbatch.train.data import Photographs
 
 FACTORS_J = np.exp(np.linspace(math.log(0.02), math.log(64.0), 10))  # variances, in units of the planned one
@@ -35,6 +35,7 @@ CROPS, SIDE = 160, 256
 MOST = 60_000  # observations of a pool
 PSEUDO = 20.0  # weight, in observations, of the average over all pools
 ROUNDS = 150
+SEED = 7
 START_SPREAD = (
     0.7  # of the log factors: a few rounds say nothing of factors that noise hides, so begin near 1
 )
@@ -44,7 +45,7 @@ Floats = NDArray[np.float64]
 
 def fit_coder_prior(net: LossyNet, photographs: Photographs) -> Mapping[str, NDArray[np.int64]]:
     """The density table for ``Tables.with_prior``, from random crops at random rate levels."""
-    return tables_from(*collect(net, photographs, np.random.default_rng(7)))
+    return tables_from(*collect(net, photographs, np.random.default_rng(SEED)))
 
 
 def tables_from(e: NDArray[np.float32], index: NDArray[np.uint8]) -> Mapping[str, NDArray[np.int64]]:
@@ -68,8 +69,22 @@ def tables_from(e: NDArray[np.float32], index: NDArray[np.uint8]) -> Mapping[str
 def collect(
     net: LossyNet, photographs: Photographs, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Targets e and scale indices of both passes, as the encoder meets them."""
+    """Targets e and scale indices of all passes, as the encoder meets them; all randomness comes from ``rng``."""
+    with machine.computing(torch.device("cpu"), int(rng.integers(2**63))):
+        return _collect(net, photographs, rng)
+
+
+def _collect(
+    net: LossyNet, photographs: Photographs, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     targets, indices = [], []
+    index_0 = scale_of_index(torch.zeros(1))
+    step = scale_of_index(torch.ones(1)) - index_0
+
+    def watch(y: Tensor, mean: Tensor, log_variance: Tensor, coded: Tensor) -> None:
+        targets.append((y - mean)[coded].numpy())
+        indices.append(torch.round((log_variance - index_0) / step)[coded].numpy().astype(np.uint8))
+
     for crop in photographs.crops(CROPS, SIDE, rng):
         x = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float().div_(255)
         level = torch.tensor([float(rng.integers(0, LEVELS))])
@@ -78,16 +93,8 @@ def collect(
         mean, log_variance = net.hyper_prior()
         a = torch.sigmoid(log_variance)
         z = mean + a * (z - mean) + torch.sqrt(a) * torch.randn_like(z)
-        h, first = net.prior.hyper(z, level_features(level), True)
-        mask = pass_mask(y.shape[1], *y.shape[2:])[None]
-        _, sample = net._sample(y, first, level)
-        second = net.prior.refine(sample * mask, h, first, True)
-        raw = torch.where(torch.cat([mask, mask], dim=1), first, second)
-        mean, log_variance, coded = prior_parameters(raw, level, True)
-        step = (scale_of_index(torch.ones(1)) - scale_of_index(torch.zeros(1))).item()
-        k = torch.round((log_variance - scale_of_index(torch.zeros(1))) / step)
-        targets.append((y - mean)[coded].numpy())
-        indices.append(k[coded].numpy().astype(np.uint8))
+        h, raw = net.prior.hyper(z, level_features(level), True)
+        net.sample_latents(y, h, raw, level, watch)
     return np.concatenate(targets), np.concatenate(indices)
 
 

@@ -33,13 +33,14 @@ from recbatch.bench.bd import PSNR_RANGES, Curve, Point
 from recbatch.bench.inputs import NoImages, load_images, load_weights
 from recbatch.bench.lossy import jpeg_curve
 from recbatch.bench.memory import Peak, PeakMemory, descendants
-from recbatch.bench.others import SETTINGS, encode_file
+from recbatch.bench.others import SETTINGS, OtherCodec, encode_file
+from recbatch.bench.others_decode import OtherDecoder
 from recbatch.bench.profile import Clock, profile
 from recbatch.bench.rec_contestants import DEFAULT_EFFORTS, contestants
 from recbatch.bench.rec_measure import Measured, Sample
 from recbatch.bench.rec_progress import Progress, duration
 from recbatch.bench.rec_rows import RecRow, rate_against
-from recbatch.bench.speed import Job
+from recbatch.bench.speed import Job, Restore
 from recbatch.errors import UsageError
 from recbatch.models.weights import UnknownModel
 from recbatch.rec.coders.registry import NUMBERS
@@ -335,7 +336,7 @@ def test_a_profile_names_the_stages_of_a_worker(folder: Path, model: str) -> Non
     before = torch.get_num_threads(), numba.get_num_threads()
     stages = profile(load_images(folder), load_weights(model), level=10, coder="trellis", effort=1)
     assert (torch.get_num_threads(), numba.get_num_threads()) == before
-    for stage in ("analysis", "prior", "search, hyper", "search, pass 0", "search, pass 1"):
+    for stage in ("analysis", "prior", "search, hyper", "search, passes"):
         assert stages[f"encode: {stage}"] > 0
     assert stages["verify: synthesis"] > 0
     assert stages["verify: entropy decoding"] > 0
@@ -397,6 +398,55 @@ def test_speed_reads_as_tables() -> None:
     assert "1,000 MB" in shown
     assert result.best.seconds == 9.0
     assert json.loads(json.dumps(result.to_dict()))["jobs"][1]["seconds"] == 9.0
+    assert "way back" not in shown
+
+
+def test_speed_of_the_way_back_stands_in_a_table_of_its_own() -> None:
+    run = Restore(
+        seconds=4.0,
+        startup_seconds=1.0,
+        megapixels_per_second=2.25,
+        megapixels_per_second_started=3.0,
+        cpu_s_per_mp=0.617,
+    )
+    job = Job(
+        seconds=9.0,
+        startup_seconds=1.0,
+        megapixels_per_second=1.0,
+        megapixels_per_second_started=1.125,
+        bpp=0.6,
+        psnr=33.0,
+        cpu_s_per_mp=1.234,
+    )
+    result = SpeedResult(
+        model="m",
+        level=16,
+        coder="trellis",
+        effort=5,
+        images=2,
+        megapixels=9.0,
+        workers=2,
+        load_average=0.1,
+        jobs=(job,),
+        memory=Peak(together=1, driver=1, largest_child=1),
+        others=(OtherCodec(name="AVIF", megapixels_per_second=1.8, seconds=5.0, bpp=0.9, psnr=35.0),),
+        stages={"verify: synthesis": 0.1},
+        restores=(run,),
+        other_decoders=(
+            OtherDecoder(
+                name="AVIF",
+                megapixels_per_second=7.5,
+                seconds=1.2,
+                cpu_s_per_mp=0.111,
+                encode_cpu_s_per_mp=0.555,
+            ),
+        ),
+    )
+    there, back = text(render.speed_tables(result)).split("The way back")
+    assert "1.234" in there  # processor seconds of the job, then of the other codec
+    assert "0.555" in there
+    for figure in ("2.25", "3.00", "0.617", "7.50", "0.111"):
+        assert figure in back
 
 
 def test_images_are_spread_over_the_folder(folder: Path, tmp_path: Path) -> None:

@@ -20,11 +20,22 @@ class Terminal(io.TextIOWrapper):
         return True
 
 
+PHOTOGRAPHS = Path(__file__).parents[2] / "docs" / "demo" / "photographs"
+
+
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     ramp = Image.linear_gradient("L").resize((96, 64))
     Image.merge("RGB", (ramp, ramp.rotate(180), ramp)).save(tmp_path / "photo.png", compress_level=0)
     return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """A natural picture, whose curve of quality over size is even enough to hit what is asked for."""
+    with Image.open(PHOTOGRAPHS / "coffee.png") as image:
+        image.convert("RGB").crop((150, 100, 342, 228)).save(tmp_path / "scene.png")
+    return tmp_path / "scene.png"
 
 
 def test_encode_and_decode_single_files(run: Run, photo: Path, tmp_path: Path) -> None:
@@ -38,7 +49,7 @@ def test_encode_and_decode_single_files(run: Run, photo: Path, tmp_path: Path) -
         assert (image.format, image.size) == ("WEBP", (96, 64))
     info = run("info", tmp_path / "photo.rec").out
     assert "96 x 64, RGB" in info
-    assert "photo-s" in info
+    assert "photo-s2" in info
     (found,) = run("info", tmp_path / "photo.rec", "--json").lines()
     assert sum(found["bytes"].values()) == (tmp_path / "photo.rec").stat().st_size
     assert run("encode", photo, tmp_path / "photo.rec", "--quality", "50").status == 2  # it is there
@@ -47,8 +58,57 @@ def test_encode_and_decode_single_files(run: Run, photo: Path, tmp_path: Path) -
 def test_encode_reports_in_json(run: Run, photo: Path, tmp_path: Path) -> None:
     (report,) = run("encode", photo, tmp_path / "a.rec", "--quality", "50", "--json").lines()
     assert report["bytes_out"] == (tmp_path / "a.rec").stat().st_size
-    assert report["level"] == 16
+    assert report["level"] == 15.5
     assert report["psnr"] > 25
+
+
+def test_encode_takes_a_size_a_quality_and_bounds(run: Run, scene: Path, photo: Path, tmp_path: Path) -> None:
+    (report,) = run("encode", scene, tmp_path / "a.rec", "--psnr", "35", "--json").lines()
+    assert report["psnr"] == pytest.approx(35, abs=0.1)
+    (report,) = run("encode", scene, tmp_path / "b.rec", "--max-bytes", "1500", "--json").lines()
+    assert 1400 < report["bytes_out"] <= 1500
+    (report,) = run("encode", photo, tmp_path / "c.rec", "--bpp", "50", "--json").lines()
+    assert report["level"] == 31
+    assert "at best quality, asked for 50" in report["notes"][0]
+    outcome = run("encode", photo, tmp_path / "d.rec", "--max-bytes", "300", "--min-psnr", "45")
+    assert outcome.status == 1
+    assert "asked for at least 45 in at most 300" in outcome.err
+    assert not (tmp_path / "d.rec").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--quality", "5", "--bpp", "1"], "--quality and --bpp exclude each other"),
+        (["--lossless", "--max-bytes", "1000"], "--max-bytes means nothing with --lossless"),
+        (["--psnr", "30", "--min-psnr", "35"], "at least min_psnr, which is 35"),
+        (["--bpp", "0"], "bpp can't be 0.0"),
+        (["--psnr", "good"], "--psnr"),
+    ],
+)
+def test_wishes_that_contradict_each_other_are_wrong_usage(
+    run: Run, photo: Path, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    for outcome in (
+        run("encode", photo, tmp_path / "a.rec", *arguments),
+        run("compress", photo.parent, tmp_path / "a.rba", *arguments),
+    ):
+        assert outcome.status == 2
+        assert says in outcome.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png"]  # nothing was begun
+
+
+def test_an_archive_has_the_sizes_that_were_asked_for(run: Run, scene: Path, tmp_path: Path) -> None:
+    source, archive = tmp_path / "in", tmp_path / "a.rba"
+    source.mkdir()
+    scene.rename(source / "scene.png")
+    Image.new("RGB", (64, 64), "red").save(source / "flat.bmp")
+    assert run("compress", source, archive, "--bpp", "0.9", "--executor", "inline").status == 0
+    (row,) = run("info", archive, "scene.png", "--json").lines()
+    assert 8 * row["stream_size"] / (192 * 128) == pytest.approx(0.9, rel=0.02)
+    assert abs(row["quality"] * 0.31 - row["level"]) <= 0.51
+    (flat,) = run("info", archive, "flat.bmp", "--json").lines()
+    assert flat["notes"][-1].endswith("quality, asked for 0.9")
 
 
 def test_standard_streams_carry_bytes(

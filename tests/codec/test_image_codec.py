@@ -152,8 +152,8 @@ def test_settings_out_of_range_are_refused(bad):
 
 
 def test_quality_names_levels_and_back():
-    assert [level_of_quality(q) for q in (0, 50, 100)] == [0, 16, 31]
-    assert all(level_of_quality(quality_of_level(level)) == level for level in range(32))
+    assert [level_of_quality(q) for q in (0, 50, 100)] == [0, 15.5, 31]
+    assert all(level_of_quality(quality_of_level(place / 8)) == place / 8 for place in range(8 * 31 + 1))
     with pytest.raises(BadSetting):
         level_of_quality(101)
 

@@ -36,19 +36,34 @@ CASES = {
         Settings(level=12, coder="irec", keep_originals="never"),
         photograph(130, 190, seed=6),
     ),
+    "groups": (Settings(level=18.375, keep_originals="never"), photograph(200, 150, seed=7)),
+    "groups-grey-effort1": (
+        Settings(level=0, effort=1, keep_originals="never"),
+        photograph(65, 64, "L", seed=8),
+    ),
+    "groups-calibrated": (
+        Settings(level=22.5, effort=7, keep_originals="never"),
+        photograph(256, 192, seed=9),
+    ),
+    "groups-irec": (Settings(level=11.75, coder="irec", keep_originals="never"), photograph(90, 70, seed=10)),
 }
+
+
+def model_of(case: str) -> str:
+    """The tiny model of a case."""
+    return "tiny-groups" if case.startswith("groups") else "tiny"
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    weights = (HERE / "model" / "tiny.safetensors").read_bytes()
-    model, decoder = PhotoModel.from_bytes(weights), Decoder(lambda head: weights)
     listed = HERE / "codec" / "cases.json"
     cases = json.loads(listed.read_text()) if listed.exists() else {}
     for name, (settings, image) in CASES.items():
         target = HERE / "codec" / f"{name}.rec"
         if target.exists():
             continue
+        weights = (HERE / "model" / f"{model_of(name)}.safetensors").read_bytes()
+        model, decoder = PhotoModel.from_bytes(weights), Decoder(lambda head, data=weights: data)
         (encoded,) = ImageCodec(settings, weights=[weights]).encode([source_of(image)])
         assert isinstance(encoded, Encoded)
         parsed = stream.parse(encoded.stream)

@@ -14,7 +14,7 @@ from pictures import file_of, photograph
 from PIL import Image
 
 from recbatch import rec
-from recbatch.codec import Decoder, lossless, lossy
+from recbatch.codec import Decoder, lossless, lossy, webp_pixels
 from recbatch.images import pixels_sha256, read_picture
 from recbatch.images.png import recipe
 from recbatch.models.lossless.folded import LosslessModel
@@ -33,6 +33,11 @@ CASES: dict[str, tuple[Image.Image, bool]] = {  # and whether it has a preview
     "preview": (photograph(90, 75, seed=19), True),
     "preview-lanes-grey": (photograph(130, 140, "L", seed=20), True),
     "file": (photograph(17, 9, seed=21), False),
+}
+WEBP_CASES: dict[str, Image.Image] = {  # few colours, in pieces that come again
+    "pixels-webp": photograph(60, 50, seed=22).quantize(12).convert("RGB"),
+    "pixels-webp-grey-alpha": photograph(31, 40, "LA", seed=23).point([v & 192 for v in range(256)] * 2),
+    "pixels-webp-tiles": photograph(2049, 3, seed=24).quantize(5).convert("RGB"),
 }
 
 
@@ -61,6 +66,16 @@ def main() -> None:
             assert decoder.file(coded.data, again) == data
             cases[name]["file"] = hashlib.sha256(data).hexdigest()
         target.write_bytes(coded.data)
+    for name, image in WEBP_CASES.items():
+        target = HERE / "lossless" / f"{name}.rec"
+        if target.exists():
+            continue
+        picture = read_picture(file_of(image))
+        tried = webp_pixels.attempt(picture, b"")
+        assert tried is not None
+        assert pixels_sha256(decoder.decode(tried.coded.data)) == pixels_sha256(picture), name
+        cases[name] = {"pixels": pixels_sha256(picture).hex()}
+        target.write_bytes(tried.coded.data)
     listed.write_text(json.dumps(cases, indent=1) + "\n")
 
 

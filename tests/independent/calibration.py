@@ -36,13 +36,13 @@ def plain_starts(chance: int) -> list[int]:
 
 
 def following_starts(first: int) -> list[int]:
-    """F: the row in part 2 of a channel whose shift in part 1 is `first`, which is not 0."""
+    """F: the row for parity 1 of a channel whose shift for parity 0 is `first`, which is not 0."""
     weight_K = FOLLOW[abs(first) - 1]
     return starts_from(weight_K if first > 0 else weight_K[::-1])
 
 
 def read_shifts(section: bytes | None, latent: int) -> np.ndarray:
-    """Shifts of parts 1 and 2 [2, M]; `section` is None where the stream has none."""
+    """Shifts by parity [2, M]; `section` is None where the stream has none."""
     if section is None:
         return np.zeros((2, latent), np.int64)
     require(len(section) > 0, "calibration: empty")

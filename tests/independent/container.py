@@ -7,8 +7,8 @@ from .errors import Corrupt, Unsupported, require
 
 MAGIC = bytes.fromhex("93524543 0d0a1a0a")
 MAJOR = 1
-LATENTS, ALPHA, METADATA, RESIDUAL, CALIBRATION, FILE_RECIPE = 1, 2, 3, 4, 5, 8
-RESERVED, LAST_KIND = (6, 7), 28
+LATENTS, ALPHA, METADATA, RESIDUAL, CALIBRATION, PIXELS, FILE_RECIPE = 1, 2, 3, 4, 5, 6, 8
+RESERVED, LAST_KIND = (7,), 28
 MODES = ("L", "RGB", "LA", "RGBA")
 LOSSY, LOSSLESS = 1, 2
 MAX_SIDE = 2**31 - 1
@@ -17,7 +17,7 @@ PIXELS_PER_BYTE = 2**18
 
 @dataclass(frozen=True)
 class Header:
-    """The fields before the sections. Those of the other codec are 0 or empty."""
+    """The fields before the sections. Those of the other codec are 0 or empty; `level` is the byte as it is."""
 
     mode: str
     width: int
@@ -30,6 +30,12 @@ class Header:
     latents_digest: bytes = b""
     pixels_digest: bytes = b""
     codec: int = LOSSY
+
+    @property
+    def rate(self) -> tuple[int, int]:
+        """The whole level of a lossy stream, 0..31, and the eighths beside it, -4..3."""
+        eighths = self.level >> 5
+        return self.level & 31, eighths - 8 if eighths >= 4 else eighths
 
 
 class Reader:
@@ -73,6 +79,8 @@ def parse(stream: bytes, max_pixels: int = 10**9) -> tuple[Header, dict[int, byt
     header = read_header(reader)
     sections = read_sections(reader, header.codec)
     require((ALPHA in sections) == header.mode.endswith("A"), "alpha section does not go with the mode")
+    modelless = header.model == bytes(4) and header.level == 0 and LATENTS not in sections
+    require(PIXELS not in sections or modelless, "pixels without a model, and yet a model or a preview")
     pixels = header.width * header.height
     require(pixels <= PIXELS_PER_BYTE * len(stream), "more pixels than so few bytes may stand for")
     if pixels > max_pixels:
@@ -130,7 +138,10 @@ def read_sections(reader: Reader, codec: int) -> dict[int, bytes]:
     kinds = [kind for kind in range(1, LAST_KIND + 1) if listed >> (kind - 1) & 1]
     lossless = codec == LOSSLESS
     require(lossless or LATENTS in kinds, "no latents")
-    require((RESIDUAL in kinds) == lossless, "residual and codec contradict each other")
+    require(
+        (RESIDUAL in kinds) + (PIXELS in kinds) == lossless,
+        "the pixels' code and codec contradict each other",
+    )
     require(not (lossless and CALIBRATION in kinds), "calibration outside the preview")
     for kind in RESERVED:
         if kind in kinds:

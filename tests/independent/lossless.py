@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import ancillary, container, stream
+from . import ancillary, container, stream, webp
 from .alpha import read_alpha
 from .digests import array_bytes, short_digest
 from .errors import Unsupported, require
@@ -32,6 +32,8 @@ class Image:
 def decode(data: bytes, weights: LosslessWeights, lossy: Weights | None = None) -> Image:
     """Pixels of a stream, proven by their digest; `lossy` is the model of its preview."""
     header, sections = container.parse(data)
+    if container.PIXELS in sections:
+        return proven(header, sections, webp_pixels(header, sections[container.PIXELS]))
     if header.codec != container.LOSSLESS or header.model != weights.digest[:4]:
         raise Unsupported("another codec or model")
     height, width = header.height, header.width
@@ -49,7 +51,24 @@ def decode(data: bytes, weights: LosslessWeights, lossy: Weights | None = None) 
         part = pixels_HWC[rows, columns]
         hint = None if preview is None else preview[:, rows, columns]
         part[...] = decode_tile(code, part.shape, weights, variant, hint)
-    alpha_HW, digested = None, array_bytes(pixels_HWC, "u1")
+    return proven(header, sections, pixels_HWC)
+
+
+def webp_pixels(header: container.Header, section: bytes) -> np.ndarray:
+    """Pixels [H, W, C] that need no model."""
+    cuts = tiles(header.height, header.width)
+    pixels_HWC = np.zeros((header.height, header.width, 3), np.int64)
+    for (rows, columns), code in zip(cuts, joined(section, len(cuts)), strict=True):
+        part = pixels_HWC[rows, columns]
+        part[...] = webp.decode_tile(code, part.shape[0], part.shape[1])
+    return pixels_HWC if header.mode.startswith("RGB") else pixels_HWC[:, :, :1]
+
+
+def proven(header: container.Header, sections: dict[int, bytes], pixels_HWC: np.ndarray) -> Image:
+    """The image of these pixels, if they have the stream's digest."""
+    height, width = header.height, header.width
+    alpha_HW: np.ndarray | None = None
+    digested = array_bytes(pixels_HWC, "u1")
     if container.ALPHA in sections:
         ancillary.check_alpha(sections[container.ALPHA], width, height)
         alpha_HW = read_alpha(sections[container.ALPHA], width, height)

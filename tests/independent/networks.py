@@ -25,6 +25,7 @@ MULTIPLIERS = [
     9638, 10458, 11347, 12311, 13357, 14493, 15725, 17061, 18512, 20085, 21792, 23645, 25654, 27835,
     30201, 32768,
 ]
+EIGHTHS = [31458, 31781, 32106, 32436, 32768, 33104, 33443, 33786]  # of -4..3
 # fmt: on
 LEVELS = len(MULTIPLIERS)
 COMPANDED = (-127, 127)
@@ -38,6 +39,8 @@ FED_BY = {
     "mix": ("context", "features"),
     "second": ("mix",),
 }
+# what the layers of a later group see beside their context: features in parity 0, in parity 1 what the main mix says
+BESIDE = ("features", "mix")
 MAX_SUM = 2**24 - 1
 
 
@@ -105,29 +108,65 @@ class Networks:
         self.hyper_mean_N = exact["hyper_mean"].astype(np.int64)
         self.hyper_index_N = exact["hyper_index"].astype(np.int64)
         assert self.hyper_mean_N.shape == self.hyper_index_N.shape == (weights.hyper,)
-        self.layers = {name: load_layer(exact, name) for name in FED_BY}
+        self.groups = weights.groups
+        fed_by = FED_BY | later_layers(len(self.groups))
+        self.layers = {name: load_layer(exact, name) for name in fed_by}
         for name, layer in self.layers.items():
             layer.check()
-            for source in FED_BY[name]:
+            for source in fed_by[name]:
                 low, high = self.layers[source].ranges[2:] if source else COMPANDED
                 assert layer.ranges[0] <= low <= high <= layer.ranges[1], name
 
     def features(self, z_Nhw: np.ndarray, level: int) -> np.ndarray:
-        """Hyper latents to the features that both priors share."""
+        """Hyper latents to the features that all priors share."""
         h = compand(z_Nhw)
         for name in ("up1", "up2"):
             h = shuffle(self.layers[name](h, level))
         return self.layers["features"](h, level)
 
     def raw_first(self, h: np.ndarray, level: int) -> np.ndarray:
-        """Raw outputs of the first prior [2M, H, W]."""
+        """Raw outputs for parity 0 from the features alone [2M, H, W]."""
         return self.layers["first"](h, level)
 
-    def raw_second(self, h: np.ndarray, raw_first: np.ndarray, y_MHW: np.ndarray, level: int) -> np.ndarray:
-        """Raw outputs of the second prior [2M, H, W]; `y_MHW` is zero where nothing is known yet."""
+    def raw_second(
+        self, h: np.ndarray, raw_first: np.ndarray, y_MHW: np.ndarray, level: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What mix says, and raw outputs for parity 1 [2M, H, W]; `y_MHW` is zero where parity 1 is to come."""
         context = self.layers["context"](compand(y_MHW), level)
         mixed = self.layers["mix"](np.concatenate([context, h]), level)
-        return self.layers["second"](mixed, level, raw_first)
+        return mixed, self.layers["second"](mixed, level, raw_first)
+
+    def raw_of_group(
+        self, part: tuple[int, int], beside: np.ndarray, raw: np.ndarray, y_MHW: np.ndarray, level: int
+    ) -> np.ndarray:
+        """Raw outputs [2m, H, W] of the m channels of a part, which is a parity and a group.
+
+        `raw` [2M, H, W] and `beside` are those of the parity; `y_MHW` is zero where nothing is known yet.
+        """
+        parity, number = part
+        group = self.groups[number]
+        own = np.concatenate([half[group] for half in np.split(raw, 2)])
+        if number == 0:
+            return own
+        layers = [self.layers[name] for name in later_names(parity, number)]
+        context = layers[0](compand(y_MHW[: group.start]), level)
+        mixed = layers[1](np.concatenate([context, beside]), level)
+        return layers[2](mixed, level, own)
+
+
+def later_names(parity: int, number: int) -> list[str]:
+    """The layers of a part of a later group, in the order of their use."""
+    return [f"later.parity{parity}group{number}.{name}" for name in ("context", "mix", "second")]
+
+
+def later_layers(groups: int) -> dict[str, tuple[str, ...]]:
+    """The layers of all later groups, each with what feeds it."""
+    fed_by: dict[str, tuple[str, ...]] = {}
+    for parity, beside in enumerate(BESIDE):
+        for number in range(1, groups):
+            context, mix, second = later_names(parity, number)
+            fed_by |= {context: ("",), mix: (context, beside), second: (mix,)}
+    return fed_by
 
 
 def load_layer(exact: dict[str, np.ndarray], name: str, levels: int = LEVELS) -> Layer:
@@ -138,8 +177,13 @@ def load_layer(exact: dict[str, np.ndarray], name: str, levels: int = LEVELS) ->
     return Layer(parts["weight"], parts["bias"], parts["shift"], ranges, levels)
 
 
-def prior(raw: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:
+def multiplier(level: int, eighths: int) -> int:
+    """What raw means are multiplied with, in 2^-15."""
+    return (MULTIPLIERS[level] * EIGHTHS[eighths + 4] + (1 << 14)) >> 15
+
+
+def prior(raw: np.ndarray, level: int, eighths: int) -> tuple[np.ndarray, np.ndarray]:
     """Raw outputs [2M, H, W] to means and scale indices [M, H, W]."""
     raw_mean, raw_scale = np.split(raw, 2)
-    mean = (raw_mean * MULTIPLIERS[level] + (1 << 14)) >> 15
-    return mean, np.clip(((raw_scale + 4) >> 3) + 18 + level, 0, 150)
+    mean = (raw_mean * multiplier(level, eighths) + (1 << 14)) >> 15
+    return mean, np.clip(((raw_scale + eighths + 4) >> 3) + 18 + level, 0, 150)

@@ -9,7 +9,7 @@ from . import container, irec, trellis
 from .calibration import calibrated, read_shifts
 from .digests import array_bytes, short_digest
 from .errors import Unsupported, require
-from .networks import LEVELS, Networks, prior
+from .networks import Networks, prior
 from .tables import TRELLIS_FORM, irec_tables, trellis_tables
 from .weights import Weights
 
@@ -71,7 +71,6 @@ def decode(stream: bytes, weights: Weights) -> Latents:
     header, sections = container.parse(stream)
     if header.model != weights.digest[:8]:
         raise Unsupported("another model")
-    require(header.level < LEVELS, "level")
     shift_2M = read_shifts(sections.get(container.CALIBRATION), weights.latent)
     coder = make_coder(header.coder, header.parameters, sections[container.LATENTS], SEED, weights)
     z_Nhw, y_MHW, parameters = decode_latents(coder, header, weights, shift_2M)
@@ -86,21 +85,26 @@ def decode_latents(
     coder: Coder, header: container.Header, weights: Weights, shift_2M: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, bytes]:
     """Hyper latents, latents, and the bytes that the parameters digest covers."""
-    nets, level = Networks(weights), header.level
+    nets, (level, eighths) = Networks(weights), header.rate
     height, width = -(-header.height // 64), -(-header.width // 64)
     z_shape, y_shape = (weights.hyper, height, width), (weights.latent, 4 * height, 4 * width)
     z_means, z_indices = (
         np.broadcast_to(array[:, None, None], z_shape) for array in (nets.hyper_mean_N, nets.hyper_index_N)
     )
     z_Nhw = sample_part(coder, z_means, z_indices)
-    h = nets.features(z_Nhw, level)
+    parity_MHW = np.indices(y_shape).sum(axis=0) % 2
+    y_MHW, parameters = np.zeros(y_shape, np.int64), b""
+    h = beside = nets.features(z_Nhw, level)
     raw = nets.raw_first(h, level)
-    mean, index = prior(raw, level)
-    even_MHW = np.indices(y_shape).sum(axis=0) % 2 == 0
-    y_MHW = np.zeros(y_shape, np.int64)
-    y_MHW[even_MHW] = sample_part(coder, mean[even_MHW], calibrated(index, shift_2M[0])[even_MHW])
-    mean2, index2 = prior(nets.raw_second(h, raw, y_MHW, level), level)
-    y_MHW[~even_MHW] = sample_part(coder, mean2[~even_MHW], calibrated(index2, shift_2M[1])[~even_MHW])
-    # the digest is of what the networks say, before any shift
-    digested = ((mean, "<i4"), (index, "u1"), (mean2, "<i4"), (index2, "u1"))
-    return z_Nhw, y_MHW, b"".join(array_bytes(array, dtype) for array, dtype in digested)
+    for parity in (0, 1):
+        if parity == 1:
+            beside, raw = nets.raw_second(h, raw, y_MHW, level)
+        for number, group in enumerate(nets.groups):
+            mean, index = prior(
+                nets.raw_of_group((parity, number), beside, raw, y_MHW, level), level, eighths
+            )
+            # the digest is of what the networks say, before any shift
+            parameters += array_bytes(mean, "<i4") + array_bytes(index, "u1")
+            here, moved = parity_MHW[group] == parity, calibrated(index, shift_2M[parity, group])
+            y_MHW[group][here] = sample_part(coder, mean[here], moved[here])
+    return z_Nhw, y_MHW, parameters

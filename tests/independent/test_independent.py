@@ -42,8 +42,20 @@ PAYLOADS = [
 
 @pytest.fixture(scope="module")
 def tiny() -> Weights:
-    """The model of the golden streams."""
+    """The model of most golden streams."""
     return load_weights(GOLDEN / "model" / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def tiny_groups() -> Weights:
+    """The model of the golden streams with groups of channels."""
+    return load_weights(GOLDEN / "model" / "tiny-groups.safetensors")
+
+
+@pytest.fixture
+def model(request: pytest.FixtureRequest, path: Path) -> Weights:
+    """The model of the stream at a test's `path`; the name says which."""
+    return request.getfixturevalue("tiny_groups" if path.stem.startswith("groups") else "tiny")
 
 
 def decode_payload(case: dict[str, Any], payload: bytes) -> list[np.ndarray]:
@@ -82,7 +94,8 @@ def resealed(data: bytes) -> bytes:
 
 
 def test_golden_files_are_there() -> None:
-    assert len(STREAMS) >= 6
+    assert len(STREAMS) >= 10
+    assert sum(path.stem.startswith("groups") for path in STREAMS) >= 4
     assert set(STREAMS) == set((GOLDEN / "codec").glob("*.rec"))
     assert len(PAYLOADS) >= 9
     assert {path.stem for path in CONTAINERS} >= {"rgb", "la", "ancillary"}
@@ -107,21 +120,21 @@ def test_damaged_payload_is_refused_or_differs(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("path", STREAMS, ids=lambda path: path.stem)
-def test_stream(path: Path, tiny: Weights) -> None:
+def test_stream(path: Path, model: Weights) -> None:
     # decode compares both digests and refuses what is left of the payload
-    latents = stream.decode(path.read_bytes(), tiny)
+    latents = stream.decode(path.read_bytes(), model)
     assert short_digest(array_bytes(latents.y_MHW, "<i4")).hex() == CASES[path.stem]["samples"]
 
 
 @pytest.mark.parametrize("path", STREAMS, ids=lambda path: path.stem)
-def test_digests_are_compared(path: Path, tiny: Weights) -> None:
+def test_digests_are_compared(path: Path, model: Weights) -> None:
     data = path.read_bytes()
     header, _ = container.parse(data)
     for name in ("parameters_digest", "latents_digest"):
         at = data.index(getattr(header, name))
         changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
         with pytest.raises(Corrupt, match=name.replace("_", " ")):
-            stream.decode(resealed(changed), tiny)
+            stream.decode(resealed(changed), model)
 
 
 @pytest.mark.parametrize("path", [*STREAMS, *CONTAINERS], ids=lambda path: path.stem)
@@ -168,7 +181,7 @@ RGB_EDITS: list[tuple[str, Callable[[bytes], bytes], type[Exception]]] = [
     ("no latents", lambda data: data[:31] + b"\x02" + data[32:], Corrupt),
     ("residual", lambda data: data[:31] + b"\x09\x01" + data[32:], Corrupt),
     ("empty calibration", lambda data: data[:31] + b"\x11\x07" + data[32:], Corrupt),
-    ("section 6", lambda data: data[:31] + b"\x21\x01" + data[32:], Unsupported),
+    ("section 6, of a lossless stream", lambda data: data[:31] + b"\x21\x01" + data[32:], Corrupt),
     ("section 7", lambda data: data[:31] + b"\x41\x01" + data[32:], Unsupported),
     ("section beyond the end", lambda data: data[:31] + b"\x81\x01\x7f" + data[32:], Corrupt),
     ("empty metadata", lambda data: data[:31] + b"\x05\x07" + data[32:], Corrupt),
@@ -313,12 +326,12 @@ def coded(symbols: Sequence[int], rows: Sequence[Sequence[int]]) -> bytes:
 
 
 def calibration_section(shifts: Sequence[Sequence[int]], chances: int) -> bytes:
-    """The section of these shifts of both parts."""
+    """The section of these shifts of both parities."""
     rows: list[list[int]] = [calibration.plain_starts(chances & 15)] * len(shifts[0])
     for first in shifts[0]:
         other = calibration.plain_starts(chances >> 4)
         rows.append(calibration.following_starts(first) if first else other)
-    return bytes([chances]) + coded([shift + 4 for part in shifts for shift in part], rows)
+    return bytes([chances]) + coded([shift + 4 for parity in shifts for shift in parity], rows)
 
 
 @pytest.mark.parametrize("chances", [0x00, 0x0F, 0xF0, 0x5A])
@@ -367,19 +380,24 @@ def test_calibration_moves_indices() -> None:
     ]
 
 
-def test_calibration_is_not_in_the_parameters_digest(tiny: Weights) -> None:
-    header, _ = container.parse(STREAMS[0].read_bytes())
-    shift_2M = np.zeros((2, tiny.latent), np.int64)
+@pytest.mark.parametrize("path", [STREAMS[0], GOLDEN / "codec" / "groups.rec"], ids=lambda path: path.stem)
+def test_calibration_is_not_in_the_parameters_digest(path: Path, model: Weights) -> None:
+    header, _ = container.parse(path.read_bytes())
+    shift_2M = np.zeros((2, model.latent), np.int64)
     plain, moved = Recorder(), Recorder()
-    before = stream.decode_latents(plain, header, tiny, shift_2M)
+    before = stream.decode_latents(plain, header, model, shift_2M)
     shift_2M[0, 3] = 2
     shift_2M[1, 4] = -1
-    after = stream.decode_latents(moved, header, tiny, shift_2M)
+    after = stream.decode_latents(moved, header, model, shift_2M)
     assert after[2] == before[2]
     assert (moved.parts[0] == plain.parts[0]).all()
-    for part, (channel, shift) in ((1, (3, 6)), (2, (4, -3))):
-        # as many positions of each channel are in either part
-        was, now = (parts[part].reshape(tiny.latent, -1) for parts in (plain.parts, moved.parts))
+    groups = len(model.groups)
+    for first, (channel, shift) in ((1, (3, 6)), (1 + groups, (4, -3))):
+        # as many positions of each channel are of either parity, and groups come in the order of channels
+        was, now = (
+            np.concatenate(parts[first : first + groups]).reshape(model.latent, -1)
+            for parts in (plain.parts, moved.parts)
+        )
         expected = was.copy()
         expected[channel] = np.where(was[channel] > 0, np.clip(was[channel] + shift, 1, 150), 0)
         assert (expected != was).any()
@@ -402,15 +420,18 @@ def varint(value: int) -> bytes:
     return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
 
 
-@pytest.mark.parametrize("name", [path.stem for path in STREAMS if path.stem.endswith("-calibrated")])
-def test_calibration_of_a_stream_matters(name: str, tiny: Weights) -> None:
-    data = (GOLDEN / "codec" / f"{name}.rec").read_bytes()
+CALIBRATED = [path for path in STREAMS if path.stem.endswith("-calibrated")]
+
+
+@pytest.mark.parametrize("path", CALIBRATED, ids=lambda path: path.stem)
+def test_calibration_of_a_stream_matters(path: Path, model: Weights) -> None:
+    data = path.read_bytes()
     _, sections = container.parse(data)
     section = sections[container.CALIBRATION]
     assert with_calibration(data, section) == data
-    shift_2M = calibration.read_shifts(section, tiny.latent)
+    shift_2M = calibration.read_shifts(section, model.latent)
     assert calibration_section(shift_2M.tolist(), section[0]) == section
     others = [None, calibration_section((-shift_2M).tolist(), section[0]), section + b"\1"]
-    for other in [*others, calibration_section([[0] * tiny.latent] * 2, section[0])]:
+    for other in [*others, calibration_section([[0] * model.latent] * 2, section[0])]:
         with pytest.raises(Corrupt):
-            stream.decode(with_calibration(data, other), tiny)
+            stream.decode(with_calibration(data, other), model)

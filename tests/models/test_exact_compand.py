@@ -38,6 +38,19 @@ def test_odd_monotone_and_eight_bits_in_any_integer_type():
         compand(torch.zeros(3))
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+def test_the_table_counts_thresholds_to_the_ends_of_the_type(kind):
+    near = [n + d for n in (0, *THRESHOLDS) for d in (-1, 0, 1)]
+    ends = torch.iinfo(kind)
+    far = [THRESHOLDS[-1] * 10, ends.max - 1, ends.max]
+    n = torch.tensor([*near, *far, *(-m for m in (*near, *far)), ends.min], dtype=kind)
+    size_N = [abs(m) for m in n.tolist()]
+    counted_N = [sum(edge <= m for edge in THRESHOLDS) for m in size_N]
+    signed_N = [-c if m < 0 else c for m, c in zip(n.tolist(), counted_N, strict=True)]
+    assert compand(n).tolist() == signed_N
+    assert compand(n[None, :, None]).shape == (1, len(n), 1)
+
+
 def test_training_twin_gives_the_decoder_s_values():
     n = torch.arange(-130_000, 130_001)
     assert torch.equal(compand_train(n / 64, True) * 16, compand(n).float())

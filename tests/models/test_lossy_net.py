@@ -15,21 +15,25 @@ from recbatch.models.lossy import (
     LossyConfig,
     LossyNet,
     channel,
+    later_name,
     level_features,
     level_lambda,
+    of_channels,
     pass_mask,
     prior_parameters,
 )
 from recbatch.models.photo import PhotoModel, export
-from recbatch.models.prior import MEAN_MULTIPLIERS, mean_and_index
+from recbatch.models.prior import MEAN_MULTIPLIERS, mean_and_index, mean_multiplier, whole_level
+from recbatch.train.start import net_from_weights
 
 SMALL = LossyConfig(latent=12, hyper=6, widths=(8, 8, 8))
+GROUPED = LossyConfig(latent=12, hyper=6, widths=(8, 8, 8), groups=(3, 7))
 
 
-@pytest.fixture(scope="module")
-def net() -> LossyNet:
+@pytest.fixture(scope="module", params=[SMALL, GROUPED], ids=["photo/1", "photo/2"])
+def net(request) -> LossyNet:
     torch.manual_seed(0)
-    net = LossyNet(SMALL)
+    net = LossyNet(request.param)
     for p in net.parameters():  # away from the zero start, so that every part matters
         p.data += 0.05 * torch.randn_like(p)
     net.eval()
@@ -80,11 +84,13 @@ def test_nothing_is_sent_and_no_gradient_explodes_at_zero_rate():
     assert math.isfinite(float(t.grad))
 
 
-def test_each_latent_is_coded_in_one_of_the_two_passes():
+def test_the_parities_are_checkerboards():
     mask = pass_mask(4, 6, 5)
     assert mask.float().mean() == 0.5
     assert torch.equal(mask[0], ~mask[1])
     assert torch.equal(mask[:, 1:, :], ~mask[:, :-1, :])
+    assert torch.equal(pass_mask(7, 6, 5, first=3), pass_mask(10, 6, 5)[3:])
+    assert mask[0, 0, 0]
 
 
 def test_a_level_is_one_step_of_the_scale_table():
@@ -106,17 +112,59 @@ def test_integers_follow_the_training_twin(net, model, level):
     generator = torch.Generator().manual_seed(level)
     z = torch.randint(-3000, 3000, (1, SMALL.hyper, 2, 3), generator=generator, dtype=torch.int32)
     y = torch.randint(-9000, 9000, (1, SMALL.latent, 8, 12), generator=generator, dtype=torch.int32)
-    first, h, raw = model.first_prior(z, level)
-    second = model.second_prior(y, h, raw, level)
+    context, sent = model.begin(z, level), torch.zeros_like(y)
     with torch.no_grad():
-        h_real, raw_real = net.prior.hyper(z.float() / 64, level_features(q), True)
-        refined = net.prior.refine(y.float() / 64, h_real, raw_real, True)
-    assert torch.equal(h_real * 32, h)
-    for prior, real in ((first, raw_real), (second, refined)):
+        h, raw = net.prior.hyper(z.float() / 64, level_features(q), True)
+    assert torch.equal(h * 32, context.features)
+    for which in range(model.passes):
+        channels, group = model.pass_channels(which), which % len(net.config.group_channels)
+        prior = model.pass_prior(context, which, sent)
+        with torch.no_grad():
+            if model.parity(which) and not group:
+                h, raw = net.prior.refine(sent.float() / 64, h, raw, True)
+            real = of_channels(raw, channels.start, channels.stop)
+            if group:
+                later = net.prior.later[later_name(model.parity(which), group)]
+                real = later(sent[:, : channels.start].float() / 64, h, real, True)
         mean, _, coded = prior_parameters(real, q, True)
         assert torch.equal(coded, prior.index > 0)
         # the twin multiplies in float: a tie may round the other way
         assert float((mean * 16 - prior.mean).abs().max()) <= 1
+        sent[:, channels] += torch.where(model.pass_mask(which, *y.shape[2:]), y[:, channels], 0)
+    assert torch.equal(sent, y)  # each latent is of one pass
+
+
+def test_training_goes_through_the_passes_that_coding_does(net):
+    torch.manual_seed(3)
+    y, q = 9 * torch.randn(1, 12, 8, 12), torch.tensor([9.0])
+    seen = []
+    with torch.no_grad():
+        h, raw = net.prior.hyper(torch.randn(1, 6, 2, 3), level_features(q), True)
+        net.sample_latents(y, h, raw, q, lambda *of_pass: seen.append(of_pass))
+    assert len(seen) == 2 * len(net.config.group_channels)
+    assert sum(int(coded.sum()) for *_, coded in seen) <= y.numel()
+
+
+def test_training_goes_on_from_a_weight_file(net):
+    again = net_from_weights(export(net, name="small"))
+    again.set_quantised(True)
+    first, second = (weights.parse(export(n, name="small")) for n in (net, again))
+    assert first[1] == second[1]
+    assert first[1]["name"] == "small"
+    for name, tensor in first[0].items():
+        difference = (tensor.double() - second[0][name].double()).abs().max()
+        assert float(difference) <= (name == "exact.features.bias"), (
+            name
+        )  # made anew from the level's features
+
+
+def test_levels_between_two_integers_multiply_means_by_what_lies_between():
+    whole = [mean_multiplier(float(q)) for q in range(LEVELS)]
+    assert tuple(whole) == MEAN_MULTIPLIERS
+    every = [mean_multiplier(eighth / 8) for eighth in range(8 * (LEVELS - 1) + 1)]
+    assert every == sorted(every)
+    assert all(abs(m / (2**15 * 1.085 ** (e / 8 - 31)) - 1) < 4e-4 for e, m in enumerate(every))
+    assert [whole_level(x) for x in (0.375, 0.5, 1.375, 1.5)] == [0, 1, 1, 2]
 
 
 def test_a_level_multiplies_lambda_by_the_square_of_the_scale_ratio():
@@ -132,7 +180,7 @@ def test_a_model_is_named_by_the_sha256_of_its_file(net):
 
 def test_damaged_weights_are_refused(net):
     data = export(net, name="small")
-    for bad in (b"", b"text", data[: len(data) // 2], data.replace(b"photo/1", b"photo/9")):
+    for bad in (b"", b"text", data[: len(data) // 2], data.replace(b"photo/", b"photon")):
         with pytest.raises(weights.BadWeights):
             PhotoModel.from_bytes(bad)
 
@@ -146,7 +194,7 @@ def test_weights_that_break_the_exactness_bound_are_refused(net):
 
 def test_gradients_reach_every_parameter():
     torch.manual_seed(1)
-    net = LossyNet(SMALL)
+    net = LossyNet(GROUPED)
     for p in net.parameters():
         p.data += 0.05 * torch.randn_like(p)
     net.set_quantised(True)

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from recbatch.models.lossy import LossyConfig
 from recbatch.models.photo import PhotoModel
 from recbatch.rec import Tables
-from recbatch.train import prior_fit
-from recbatch.train.data import NoTrainingData, prepare
+from recbatch.train import data, prior_fit
+from recbatch.train.data import NoTrainingData, prepare, prepared
 from recbatch.train.evaluate import held_out_cost
 from recbatch.train.loop import Schedule, Trainer
 from recbatch.train.lossy import Recipe, train_lossy
@@ -19,21 +16,9 @@ from recbatch.train.lossy import Recipe, train_lossy
 SMALL = LossyConfig(latent=12, hyper=4, widths=(8, 8, 8))
 
 
-@pytest.fixture(scope="module")
-def photographs_folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
-    rng = np.random.default_rng(0)
-    for i in range(2):
-        coarse = Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8))
-        coarse.resize((340, 330), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
-    return folder
-
-
 @pytest.fixture
-def trainer(photographs_folder, tmp_path) -> Trainer:
-    torch.set_num_threads(1)
-    data = prepare(photographs_folder, tmp_path / "train.u8")
-    return Trainer(SMALL, Schedule(minutes=1e6, batch=2, crop=64, warm_up=5), data)
+def trainer(photographs, cheap) -> Trainer:
+    return Trainer(SMALL, Schedule(minutes=1e6, batch=2, crop=64, warm_up=5), photographs)
 
 
 def test_a_few_steps_lower_the_loss(trainer):
@@ -69,14 +54,47 @@ def test_decoded_photographs_are_kept_for_the_next_run(photographs_folder, tmp_p
     assert prepare(photographs_folder, tmp_path / "cache.u8", exclude=["0.png"]).shapes.shape[0] == 2
 
 
-def test_from_photographs_to_weights_in_one_call(photographs_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(prior_fit, "CROPS", 4)
+def test_a_cache_whose_making_was_stopped_is_made_again(photographs_folder, tmp_path, monkeypatch):
+    whole = prepare(photographs_folder, tmp_path / "cache.u8")
+    calls = []
+
+    def stopping(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return reduce(*arguments)
+
+    reduce = data.reduce
+    monkeypatch.setattr(data, "reduce", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(photographs_folder, tmp_path / "cache.u8", exclude=["0.png"])
+    again = prepared(tmp_path / "cache.u8")
+    assert again is not None
+    assert np.array_equal(again.flat, whole.flat)
+    monkeypatch.undo()
+    assert prepare(photographs_folder, tmp_path / "cache.u8", exclude=["0.png"]).shapes.shape[0] == 2
+
+
+def test_crops_that_no_photograph_has_room_for_are_refused_before_training(photographs_folder, tmp_path):
+    with pytest.raises(NoTrainingData, match="at least 512 pixels"):
+        train_lossy(Recipe(data=photographs_folder, out=tmp_path, crop=512, config=SMALL))
+
+
+def test_what_is_held_out_is_measured_the_same_way_each_time(trainer):
+    state = torch.get_rng_state()
+    first = held_out_cost(trainer.net, trainer.photographs)
+    assert held_out_cost(trainer.net, trainer.photographs) == first
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not trainer.net.quantised
+
+
+def test_from_photographs_to_weights_in_one_call(photographs_folder, tmp_path, cheap):
     lines: list[str] = []
     recipe = Recipe(
         data=photographs_folder,
         out=tmp_path / "run",
         name="mini",
-        minutes=0.02,
+        minutes=0.01,
         config=SMALL,
         batch=2,
         crop=64,
@@ -88,6 +106,16 @@ def test_from_photographs_to_weights_in_one_call(photographs_folder, tmp_path, m
     Tables.with_prior(**model.coder_prior)  # well formed
     assert train_lossy(recipe, lines.append) == path  # nothing left to do but the weights
     assert any(line.startswith("resumed") for line in lines)
+    assert sum("GFLOP a step" in line for line in lines) == 1
+
+
+def test_what_the_fit_sees_comes_from_its_generator_alone(trainer):
+    def collected() -> tuple:
+        torch.rand(1)  # others may draw as well
+        return prior_fit.collect(trainer.net, trainer.photographs, np.random.default_rng(3))
+
+    for first, again in zip(collected(), collected(), strict=True):
+        assert np.array_equal(first, again)
 
 
 def test_the_fit_finds_the_mixture_it_was_given():

@@ -2,13 +2,14 @@
 
 A sample n is in 1/64 of the observation noise, y = n/64. Its companded value is
 c = round(12 log2(1 + |y|)) with the sign of n, |c| <= 127; networks read it as c/16 (``in_exp=4``).
-The decoder only counts thresholds. They are literals; ``make_thresholds`` derives them from integers alone.
+The decoder only counts thresholds, by a table of all counts up to the last. Thresholds are literals;
+``make_thresholds`` derives them from integers alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def make_thresholds() -> list[int]:
     return found
 
 
-def compand(samples: Tensor, thresholds: Sequence[int] | Tensor = THRESHOLDS) -> Tensor:
+def compand(samples: Tensor) -> Tensor:
     """How many thresholds each |n| reaches, with the sign of n: int8, the shape of ``samples``.
 
     Args:
@@ -52,10 +53,19 @@ def compand(samples: Tensor, thresholds: Sequence[int] | Tensor = THRESHOLDS) ->
     """
     if samples.is_floating_point():
         raise TypeError("compand takes integers; round samples to 1/64 first")
-    edges = torch.as_tensor(thresholds, dtype=torch.int64, device=samples.device)
-    wide = samples.to(torch.int64)
-    steps = torch.bucketize(wide.abs().contiguous(), edges, right=True)
-    return (steps * wide.sign()).to(torch.int8)
+    last = THRESHOLDS[-1]
+    wide = samples if samples.dtype == torch.int64 else samples.to(torch.int32)
+    place = wide.clamp(-last, last) + last  # the clamp first: -2**31 has no absolute value in 32 bits
+    return _counts(samples.device).index_select(0, place.flatten()).view(samples.shape)
+
+
+@cache
+def _counts(device: torch.device) -> Tensor:
+    """What ``compand`` gives for every n from minus the last threshold to the last."""
+    with torch.inference_mode(False):  # training may be the next to ask for it
+        size = torch.arange(THRESHOLDS[-1] + 1)
+        steps = torch.bucketize(size, torch.tensor(THRESHOLDS), right=True).to(torch.int8)
+        return torch.cat([-steps[1:].flip(0), steps]).to(device)
 
 
 class _Compand(torch.autograd.Function):
