@@ -60,7 +60,7 @@ class Cell:
     def caption(self) -> list[str]:
         """Two lines to stand under the crop."""
         if self.psnr is None:
-            return [self.codec, f"{self.bpp:.2f} bpp as it came"]
+            return [self.codec, f"{self.bpp:.2f} bpp as PNG"]
         similarity = "" if self.ms_ssim is None else f", MS-SSIM {self.ms_ssim:.4f}"
         larger = "" if self.fits else " (its least)"
         return [f"{self.codec}, {self.bpp:.3f} bpp{larger}", f"{self.psnr:.2f} dB{similarity}"]

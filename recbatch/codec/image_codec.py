@@ -249,14 +249,15 @@ def _difference(source: Picture, restored: Picture, *, lossless: bool) -> str:
 
 
 def models_of(settings: Settings) -> list[tuple[bytes, bytes]]:
-    """Digest (32 bytes) and safetensors bytes of the models that these settings need. Raises UnknownModel, BadWeights.
+    """Digest (32 bytes) and safetensors bytes of the models that these settings need.
 
     The one that ``settings.model`` names, for previews the lossy one whose latents it knows, and a lossless one
-    for ``auto``.
+    for ``auto``. Raises UnknownModel, WrongModel, BadWeights.
     """
     if settings.mode == "original":
         return []
     files = [weights.read(settings.model)]
+    weights.check_kind(files[0], "photo" if settings.mode == "lossy" else "exact", name=settings.model)
     if settings.auto:
         files.append(weights.read(DEFAULT_MODELS["lossless"]))
     if settings.mode == "lossless" and settings.preview:

@@ -284,7 +284,7 @@ def _out_of_reach(aim: Aim, tried: dict[int, Point]) -> TargetOutOfReach:
     if aim.floor_db is None or not any(aim.too_poor(one) for one in tried.values()):
         return TargetOutOfReach(
             f"{smallest.size_bytes} bytes at lowest quality, asked for at most {aim.cap_bytes}",
-            "Raise --max-bytes",
+            "Raise --max-bytes, or add --auto, since without loss it may be smaller",
         )
     small = [one for one in tried.values() if not aim.too_large(one)] or [smallest]
     nearest = max(small, key=lambda one: one.psnr_db)

@@ -34,6 +34,19 @@ class UnknownModel(UsageError):
         )
 
 
+class WrongModel(UsageError):
+    """A model of another kind than the coding at hand needs."""
+
+    code = "wrong-model"
+
+    def __init__(self, name: str, needed: str, remedy: str) -> None:
+        super().__init__(name, needed, remedy)
+        self.name, self.needed, self.remedy = name, needed, remedy
+
+    def __str__(self) -> str:
+        return f"The model '{self.name}' is no model for {self.needed}. {self.remedy}."
+
+
 class BadWeights(CorruptData):
     """A weight file is damaged or not a model."""
 
@@ -93,6 +106,15 @@ def architecture(data: bytes) -> str:
     except (ValueError, struct.error, AttributeError) as e:
         raise BadWeights("?", str(e).splitlines()[0]) from e
     return str(found)
+
+
+def check_kind(data: bytes, kind: str, *, name: str) -> None:
+    """Refuse a weight file but of ``photo`` (lossy) or ``exact`` (lossless) models. Raises WrongModel, BadWeights."""
+    if architecture(data).partition("/")[0] == kind:
+        return
+    if kind == "photo":
+        raise WrongModel(name, "lossy coding", "Name a lossy one, such as photo-s2, or leave --model out")
+    raise WrongModel(name, "lossless coding", "Add --quality to code with loss, or leave --model out")
 
 
 def names() -> list[str]:

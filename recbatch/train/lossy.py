@@ -118,6 +118,7 @@ def train_lossy(
         cost = held_out_cost(net, held, recipe.objective)
         (recipe.out / "held-out.json").write_text(json.dumps(cost))
         report("held out: " + "  ".join(f"{k} {v:.3f}" for k, v in cost.items()))
+    report("trained; folding the networks and fitting the coder's tables, which takes a minute or more")
     return write_weights(net, photographs, recipe, progress.step)
 
 

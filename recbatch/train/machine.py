@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbatch.errors import UsageError
 from recbatch.models.lossy import LossyNet
 
 TRIALS = 5  # the best of so many matrix products counts: others may use the machine as well
@@ -20,6 +21,10 @@ def choose_device(name: str) -> torch.device:
     """``auto`` is the GPU where there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(
+            f"There is no device {name} that torch can use here. Give --device cpu, or leave it out."
+        )
     return torch.device(name)
 
 

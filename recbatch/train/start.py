@@ -13,8 +13,9 @@ from recbatch.models.photo import exact_layers
 
 
 def net_from_weights(data: bytes) -> LossyNet:
-    """The network of a ``photo`` weight file, its integers as the real numbers they stand for. Raises BadWeights."""
+    """The network of a ``photo`` weight file, its integers as real numbers. Raises BadWeights, WrongModel."""
     tensors, metadata = weights.parse(data)
+    weights.check_kind(data, "photo", name=metadata.get("name", "?"))
     net = LossyNet(LossyConfig.from_json(metadata["config"]))
     net.load_state_dict(restored(tensors), strict=False)
     with torch.no_grad():

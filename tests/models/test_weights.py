@@ -49,3 +49,11 @@ def test_the_header_is_sorted_and_tensors_begin_at_a_multiple_of_eight():
 def test_a_file_without_a_header_is_no_model():
     with pytest.raises(weights.BadWeights):
         weights.parse(b"no weights")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("exact-s", "photo"), ("photo-s2", "exact")])
+def test_a_model_of_the_other_kind_is_wrong_usage(name: str, kind: str) -> None:
+    data = weights.read(name)
+    with pytest.raises(weights.WrongModel, match=name):
+        weights.check_kind(data, kind, name=name)
+    weights.check_kind(data, name.partition("-")[0], name=name)
