@@ -20,7 +20,7 @@ from recbatch.codec.quality import psnr
 from recbatch.codec.rate import Point
 from recbatch.images import Picture
 from recbatch.models.photo import PhotoModel
-from recbatch.rec.base import UNIT, Bits, Coder, Reader, Samples, Scales, Targets, Writer
+from recbatch.rec.base import UNIT, Bits, Coder, Samples, Scales, Targets, Writer
 
 # Payload over relative entropy, and PSNR below that of exact samples, about: the first real encode tells the rest.
 OVERHEAD = 0.985
@@ -44,7 +44,7 @@ class Blank:
 
 
 class Bystander:
-    """A coder that sends nothing: samples from the posteriors, by the same noise each time."""
+    """A sender that sends nothing: samples from the posteriors, by the same noise each time."""
 
     number: ClassVar[int] = 0
     name: ClassVar[str] = "estimate"
@@ -57,9 +57,6 @@ class Bystander:
         self, writers: Sequence[Writer], targets: Sequence[Targets], scales: Sequence[Scales]
     ) -> list[Samples]:
         return [_drawn(e_N, scale_N) for e_N, scale_N in zip(targets, scales, strict=True)]
-
-    def reader(self, payload: bytes, *, seed: int = 0) -> Reader:
-        raise NotImplementedError("what was never sent can't be read")
 
 
 def _drawn(e_N: Targets, scale_N: Scales) -> Samples:

@@ -32,7 +32,7 @@ from recbatch.models.freed import return_freed_memory
 from recbatch.models.photo import STRIDE, STRIP_PIXELS, Context, PhotoModel, Prior
 from recbatch.models.prior import SAMPLES_PER_MEAN
 from recbatch.models.weights import DIGEST_HEAD
-from recbatch.rec.base import SCALES, Bits, Coder, Reader, Writer
+from recbatch.rec.base import SCALES, Bits, Coder, Reader, Sender, Writer
 from recbatch.rec.tables import sigma
 
 CODEC_LOSSY = 1
@@ -115,7 +115,7 @@ def encode(
     return out
 
 
-def packed(job: Job, model: PhotoModel, coder: Coder, level: float) -> bytes:
+def packed(job: Job, model: PhotoModel, coder: Sender, level: float) -> bytes:
     """The stream of a job that ``encode_latents`` has completed."""
     return stream.pack(_stream(job, job.writer.finish(), model, coder, level))
 
@@ -123,7 +123,7 @@ def packed(job: Job, model: PhotoModel, coder: Coder, level: float) -> bytes:
 def encode_latents(
     pictures: Sequence[Picture],
     model: PhotoModel,
-    coder: Coder,
+    coder: Sender,
     level: float,
     *,
     calibrate: bool = True,
@@ -350,7 +350,7 @@ def _digest(digest: xxhash.xxh3_64) -> bytes:
     return (digest.intdigest() & 0xFFFFFFFF).to_bytes(4, "little")
 
 
-def _stream(job: Job, payload: bytes, model: PhotoModel, coder: Coder, level: float) -> stream.Stream:
+def _stream(job: Job, payload: bytes, model: PhotoModel, coder: Sender, level: float) -> stream.Stream:
     picture = job.picture
     sections = {stream.SECTION_LATENTS: payload}
     if picture.alpha is not None:

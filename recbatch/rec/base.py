@@ -60,8 +60,8 @@ class Reader(Protocol):
         ...
 
 
-class Coder(Protocol):
-    """A numbered way to send samples; number and parameters are part of the format."""
+class Sender(Protocol):
+    """The encoder's half of a coder: all that an encode needs."""
 
     number: ClassVar[int]  # in every stream header; a new meaning takes a new number
     name: ClassVar[str]
@@ -81,5 +81,9 @@ class Coder(Protocol):
         Returns the samples that ``Reader.decode`` will give. Raises InvalidPosterior.
         """
         ...
+
+
+class Coder(Sender, Protocol):
+    """A numbered way to send samples; number and parameters are part of the format."""
 
     def reader(self, payload: bytes, *, seed: int = 0) -> Reader: ...
