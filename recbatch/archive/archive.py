@@ -7,6 +7,7 @@ import os
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ from recbatch.archive.errors import (
     NotAnArchive,
     StoreUnreachable,
 )
+from recbatch.archive.merging import merged
 from recbatch.archive.reader import active_files, in_range, known_columns, read_tables
 from recbatch.archive.schema import (
     FORMAT,
@@ -37,7 +39,7 @@ from recbatch.archive.schema import (
     table_to_records,
 )
 from recbatch.archive.stats import Stats, gather
-from recbatch.archive.store import LEDGER, LOG, Store, plain
+from recbatch.archive.store import LEDGER, LOG, Sink, Store, plain
 from recbatch.archive.writer import write_records
 
 Default = TypeVar("Default")
@@ -261,12 +263,22 @@ class Archive:
 
     def known(self) -> dict[str, Known]:
         """For each key what its source was like when it was archived."""
-        names = ["key", "source_size", "source_etag", "source_mtime", "status"]
-        return {
-            key: Known(*rest)
-            for table in self.tables(names)
-            for key, *rest in zip(*(table.column(name).to_pylist() for name in names), strict=True)
-        }
+        return dict(self.known_rows())
+
+    def known_rows(self) -> Iterator[tuple[str, Known]]:
+        """The same in the order of keys; in memory are the files whose ranges meet, and a few ahead."""
+        columns = ["key", "source_size", "source_etag", "source_mtime", "status"]
+
+        def rows(file: DataFile) -> list[tuple[str, Known]]:
+            tables = [table.select(columns) for table in read_tables(self._store, file.path, columns)]
+            found = [
+                (key, Known(*rest))
+                for table in tables
+                for key, *rest in zip(*(column.to_pylist() for column in table.columns), strict=True)
+            ]
+            return sorted(found, key=lambda row: row[0])
+
+        return merged(self.files(), rows)
 
     def stats(self) -> Stats:
         return gather(self.files(), self.tables(Stats.COLUMNS))
@@ -303,6 +315,12 @@ class Archive:
     def put_object_once(self, name: str, data: bytes) -> bool:
         """Write an object of the ledger unless it exists; True where this call made it."""
         return self._store.put_once(f"{LEDGER}/{_ledger_name(name)}", data)
+
+    @contextmanager
+    def writing_object(self, name: str) -> Iterator[Sink]:
+        """A new object of the ledger that is too large for memory; it stands whole when the block ends."""
+        with self._store.writing(f"{LEDGER}/{_ledger_name(name)}") as sink:
+            yield sink
 
     def object(self, name: str) -> bytes | None:
         return self._store.read(f"{LEDGER}/{_ledger_name(name)}")

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 from recbatch.engine import events
 from recbatch.engine.driver import Tuning
+from recbatch.engine.plan import Shard
+from recbatch.engine.report import Account
 from recbatch.engine.results import ShardResult
+from recbatch.engine.source import Item
 from recbatch.errors import RecbatchError
 
 if TYPE_CHECKING:
@@ -27,20 +30,20 @@ class Committer:
         plan: str,
         tuning: Tuning,
         progress: events.Progress,
-        on_lost: Callable[[str], None],
+        on_lost: Callable[[Shard[Item]], None],
     ) -> None:
         self._archive, self._job, self._epoch, self._plan = archive, job, epoch, plan
         self._tuning, self._progress, self._on_lost = tuning, progress, on_lost
-        self._waiting: dict[str, ShardResult] = {}
+        self._waiting: dict[str, tuple[ShardResult, Shard[Item]]] = {}
         self._since = 0.0
-        self.done: list[ShardResult] = []  # without their files: only the account is needed now
+        self.account = Account()  # of what is committed
         self.version = archive.version
         self.seconds = 0.0
 
-    def add(self, result: ShardResult) -> None:
+    def add(self, result: ShardResult, shard: Shard[Item]) -> None:
         if not self._waiting:
             self._since = time.monotonic()
-        self._waiting[f"{self._plan[:32]}/{result.shard}"] = result
+        self._waiting[f"{self._plan[:32]}/{result.shard}"] = result, shard
 
     def tick(self) -> None:
         if not self._waiting:
@@ -55,18 +58,21 @@ class Committer:
 
         start = time.perf_counter()
         while self._waiting:
-            batch = {name: result.file for name, result in self._waiting.items() if result.file is not None}
+            batch = {
+                name: result.file for name, (result, _) in self._waiting.items() if result.file is not None
+            }
             try:
                 outcome = self._archive.commit(list(batch.items()), job=self._job, epoch=self._epoch)
             except LostDataFile as error:  # its writer said it was there: the shard is done again
                 lost = self._waiting.pop(error.shard, None)
                 if lost is None:
                     raise
-                self._on_lost(lost.shard)
+                self._on_lost(lost[1])
                 continue
             self.version = outcome.version
-            results = list(self._waiting.values())
-            self.done.extend(results)
+            results = [result for result, _ in self._waiting.values()]
+            for result in results:
+                self.account.add(result)
             self._waiting.clear()
             seconds = time.perf_counter() - start
             self.seconds += seconds

@@ -12,13 +12,14 @@ from recbatch.engine import events, ledger
 from recbatch.engine.actor import DEFAULT_CODEC, EncodeJob, quarantined, stem
 from recbatch.engine.commit import Committer
 from recbatch.engine.driver import Driver, Tuning
-from recbatch.engine.plan import Plan, Shard, make_plan
+from recbatch.engine.plan import Plan, Shard
 from recbatch.engine.pools import Pool, open_pool
-from recbatch.engine.report import Report, total
+from recbatch.engine.report import Report
 from recbatch.engine.resources import cpus_available
 from recbatch.engine.results import ShardResult
 from recbatch.engine.signals import stop_on_signals
-from recbatch.engine.source import Item, list_source
+from recbatch.engine.source import Item
+from recbatch.engine.survey import survey
 from recbatch.errors import ImageError, RecbatchError, UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def compress(
     gpus_per_worker: float = 0,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    listing: str | None = None,
     retry_quarantined: bool = False,
     dry_run: bool = False,
     shard_bytes: int | None = None,
@@ -55,6 +57,7 @@ def compress(
         gpus_per_worker: may be a fraction; 0 encodes on the CPU.
         include: patterns of the files to take, instead of the known image extensions.
         exclude: patterns of files to leave out.
+        listing: a file that names the source's objects (CSV, Parquet, S3 Inventory); the source is not listed then.
         retry_quarantined: try images again that failed before, though their files did not change.
         dry_run: list and plan only; nothing is written.
         shard_bytes: source bytes of one unit of work, from 256 KiB to 32 MiB by default, by the size of the source.
@@ -70,99 +73,105 @@ def compress(
     """
     from recbatch.archive import Archive
 
+    check(workers=workers, shard_bytes=shard_bytes, executor=executor)
     start = time.monotonic()
-    if workers is not None and workers < 1:
-        raise UsageError(f"{workers} workers can't work. Use at least one.")
-    if shard_bytes is not None and shard_bytes < 1:
-        raise UsageError(f"A shard of {shard_bytes} bytes holds nothing. Use at least 1, or leave it out.")
-    if executor not in ("ray", "processes", "inline"):
-        raise UsageError(f"There is no executor {executor!r}. Use 'ray', 'processes' or 'inline'.")
     tuning = tuning or Tuning()
     progress = progress or events.ignore
     cores = cpus_available()
     wanted = workers or cores
     fingerprint = json.dumps(asdict(settings), sort_keys=True, default=str)
 
-    listing = list_source(source, include=include, exclude=exclude, archive=archive)
-    found = open_if_there(archive)
+    with survey(source, include=include, exclude=exclude, archive=archive, listing=listing) as found:
 
-    def plan_for(table: Archive | None, *, epoch: int) -> Plan:
-        return make_plan(
-            listing.items,
-            table.known() if table is not None else {},
-            settings=fingerprint,
-            epoch=epoch,
-            workers=wanted,
-            shard_bytes=shard_bytes,
-            retry_quarantined=retry_quarantined,
-        )
+        def plan_for(table: Archive | None) -> Plan:
+            return found.plan(
+                table,
+                settings=fingerprint,
+                workers=wanted,
+                shard_bytes=shard_bytes,
+                retry_quarantined=retry_quarantined,
+            )
 
-    def announce(plan: Plan, table: Archive | None) -> Report:
-        count = min(wanted, len(plan.shards))
-        progress(planned(plan, skipped=listing.skipped, workers=count))
-        return Report(
-            known=plan.known,
-            known_bad=plan.known_bad,
-            replaces=plan.replaces,
-            skipped=listing.skipped,
-            problems=listing.problems,
-            job=JOB,
-            plan=plan.digest,
-            version=table.version if table is not None else -1,
-            dry_run=dry_run,
-        )
+        def announce(plan: Plan, table: Archive | None) -> Report:
+            shards = plan.count_shards()
+            progress(planned(plan, shards=shards, skipped=found.skipped, workers=min(wanted, shards)))
+            return Report(
+                known=plan.known,
+                known_bad=plan.known_bad,
+                replaces=plan.replaces,
+                skipped=found.skipped,
+                problems=found.problems,
+                job=JOB,
+                plan=plan.digest,
+                version=table.version if table is not None else -1,
+                dry_run=dry_run,
+                shards=shards,
+            )
 
-    def finish(report: Report) -> Report:
+        def finish(report: Report) -> Report:
+            report = replace(report, seconds=time.monotonic() - start)
+            progress(events.Finished(report=report))
+            return report
+
+        table = open_if_there(archive)
+        plan = plan_for(table)
+        if dry_run:
+            return finish(replace(announce(plan, table), images=plan.images, bytes_in=plan.bytes))
+        if not plan.images:
+            return finish(announce(plan, table))
+
+        models = models_of(settings)  # an unknown one is refused before an archive is made
+        if table is None:
+            table = Archive.create(archive, exist_ok=True)
+        for digest, weights in models:
+            table.put_model(digest.hex(), weights)
+        version = table.version
+        epoch = table.claim_epoch(JOB)
+        if table.version != version + 1:
+            # Others committed meanwhile. From here on they can't any more, so what is known now stays so.
+            plan = plan_for(table)
+        plan = plan.of_epoch(epoch)
+        report = announce(plan, table)
+        if not plan.images:
+            return finish(report)
+        ledger.store_plan(table, plan, settings=fingerprint)
+
+        count = min(wanted, report.shards)
+        with open_pool(executor, count, gpus_per_worker) as pool:
+            count = min(count, pool.capacity)
+            job = EncodeJob(
+                archive=table.url,
+                settings=settings,
+                job=JOB,
+                model_digests=tuple(digest.hex() for digest, _ in models),
+                device="cuda" if gpus_per_worker else "cpu",
+                threads=max(1, cores // count),
+                codec_factory=codec_factory,
+            )
+            report = encode_shards(
+                table,
+                plan,
+                report,
+                job=job,
+                epoch=epoch,
+                pool=pool,
+                workers=count,
+                tuning=tuning,
+                progress=progress,
+            )
         report = replace(report, seconds=time.monotonic() - start)
+        ledger.store_report(table, report)
         progress(events.Finished(report=report))
         return report
 
-    plan = plan_for(found, epoch=0)
-    if dry_run:
-        report = announce(plan, found)
-        return finish(replace(report, images=plan.images, bytes_in=plan.bytes, shards=len(plan.shards)))
-    if not plan.shards:
-        return finish(announce(plan, found))
 
-    models = models_of(settings)  # an unknown one is refused before an archive is made
-    table = found if found is not None else Archive.create(archive, exist_ok=True)
-    for digest, weights in models:
-        table.put_model(digest.hex(), weights)
-    # Before the plan that counts: a run that was still committing can't any more, so what is known stays so.
-    epoch = table.claim_epoch(JOB)
-    plan = plan_for(table, epoch=epoch)
-    report = announce(plan, table)
-    if not plan.shards:
-        return finish(report)
-    ledger.store_plan(table, plan, settings=fingerprint)
-
-    count = min(wanted, len(plan.shards))
-    with open_pool(executor, count, gpus_per_worker) as pool:
-        count = min(count, pool.capacity)
-        job = EncodeJob(
-            archive=table.url,
-            settings=settings,
-            job=JOB,
-            model_digests=tuple(digest.hex() for digest, _ in models),
-            device="cuda" if gpus_per_worker else "cpu",
-            threads=max(1, cores // count),
-            codec_factory=codec_factory,
-        )
-        report = encode_shards(
-            table,
-            plan,
-            report,
-            job=job,
-            epoch=epoch,
-            pool=pool,
-            workers=count,
-            tuning=tuning,
-            progress=progress,
-        )
-    report = replace(report, seconds=time.monotonic() - start)
-    ledger.store_report(table, report)
-    progress(events.Finished(report=report))
-    return report
+def check(*, workers: int | None, shard_bytes: int | None, executor: str) -> None:
+    if workers is not None and workers < 1:
+        raise UsageError(f"{workers} workers can't work. Use at least one.")
+    if shard_bytes is not None and shard_bytes < 1:
+        raise UsageError(f"A shard of {shard_bytes} bytes holds nothing. Use at least 1, or leave it out.")
+    if executor not in ("ray", "processes", "inline"):
+        raise UsageError(f"There is no executor {executor!r}. Use 'ray', 'processes' or 'inline'.")
 
 
 def encode_shards(
@@ -178,28 +187,26 @@ def encode_shards(
     progress: events.Progress,
 ) -> Report:
     """Drive the plan's shards to their commits. Whatever ends the job, what is finished is committed."""
-    shards: dict[str, Shard[Item]] = {}
 
     def on_result(value: Any, shard: Shard[Item]) -> None:
         result: ShardResult = value
-        shards[shard.name] = shard
-        committer.add(result)
+        committer.add(result, shard)
         events.tell_result(progress, result)
 
     def on_failed(item: Item, error: ImageError, name: str) -> None:
         """The driver writes the row itself: no worker lived to do it."""
-        file = table.write_file([quarantined(item, error, shard=name)], stem=stem(JOB, name))
+        file = table.write_file([quarantined(item, error, shard=name)], stem=stem(job.job, name))
         result = ShardResult(shard=name, file=file).failed(item.key, error)
         on_result(result, Shard(name=name, items=(item,)))
 
     committer = Committer(
         table,
-        job=JOB,
+        job=job.job,
         epoch=epoch,
         plan=plan.digest,
         tuning=tuning,
         progress=progress,
-        on_lost=lambda name: driver.add(shards[name]),
+        on_lost=lambda shard: driver.add(shard),
     )
     with stop_on_signals(lambda name: progress(events.Stopping(signal=name))) as stop:
         driver: Driver[Item] = Driver(
@@ -213,10 +220,8 @@ def encode_shards(
             progress=progress,
             stop=stop,
         )
-        for shard in plan.shards:
-            driver.add(shard)
         try:
-            driver.run()
+            driver.run(plan.shards())
             committer.flush()
             if driver.pending:  # a data file was lost between its writing and the last commit
                 driver.run()
@@ -224,7 +229,7 @@ def encode_shards(
         except RecbatchError:
             committer.flush_quietly()
             raise
-    report = total(report, committer.done, workers=workers, deaths=driver.deaths, retries=driver.retries)
+    report = committer.account.onto(report, workers=workers, deaths=driver.deaths, retries=driver.retries)
     return replace(
         report,
         stages={**report.stages, "commit": committer.seconds},
@@ -233,11 +238,11 @@ def encode_shards(
     )
 
 
-def planned(plan: Plan, *, skipped: int, workers: int) -> events.Planned:
+def planned(plan: Plan, *, shards: int, skipped: int, workers: int) -> events.Planned:
     return events.Planned(
         images=plan.images,
         bytes=plan.bytes,
-        shards=len(plan.shards),
+        shards=shards,
         known=plan.known,
         skipped=skipped,
         workers=workers,

@@ -6,9 +6,10 @@ down to the one image that does it, which is given up alone. What a finished sha
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
@@ -97,6 +98,7 @@ class Driver(Generic[T]):
         self._on_result, self._on_failed, self._on_tick = on_result, on_failed, on_tick
         self._progress, self._stop = progress, stop
         self._queue: deque[Task[T]] = deque()
+        self._coming: Iterator[Shard[T]] = iter(())
         self._seats: list[Seat[T]] = []
         self._failures_in_a_row = 0
         self._next_start = self._next_feed = 0.0
@@ -112,11 +114,16 @@ class Driver(Generic[T]):
     def pending(self) -> bool:
         return bool(self._queue)
 
-    def run(self) -> None:
-        """Raises the RecbatchError that ends the job, where one does."""
+    def run(self, shards: Iterable[Shard[T]] = ()) -> None:
+        """Do these shards and the added ones; a shard is taken from the iterable when its turn is near.
+
+        Raises the RecbatchError that ends the job, where one does.
+        """
         self._began = time.monotonic()
+        self._coming = iter(shards)
         try:
             while not self._stop.is_set():
+                self._look_ahead()
                 self._start_workers()
                 self._feed()
                 if not self._queue and not any(seat.calls for seat in self._seats):
@@ -129,6 +136,12 @@ class Driver(Generic[T]):
                 self._dismiss(seat)
 
     # --- giving out
+
+    def _look_ahead(self) -> None:
+        """Enough in the queue to tell plenty from the last few; a plan of millions never stands in it."""
+        missing = self._workers * (self._tuning.in_flight + 1) - len(self._queue)
+        if missing > 0:
+            self._queue.extend(Task(shard) for shard in itertools.islice(self._coming, missing))
 
     def _start_workers(self) -> None:
         if time.monotonic() < self._next_start:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
+import itertools
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from recbatch.engine import spool
 from recbatch.engine.plan import Plan
 from recbatch.engine.report import Report
 
@@ -22,21 +23,20 @@ def store_plan(archive: Archive, plan: Plan, *, settings: str) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [(shard.name, item) for shard in plan.shards for item in shard.items]
-    table = pa.table(
-        {
-            "shard": pa.array([name for name, _ in rows], pa.string()),
-            "key": pa.array([item.key for _, item in rows], pa.string()),
-            "uri": pa.array([item.uri for _, item in rows], pa.string()),
-            "size": pa.array([item.size for _, item in rows], pa.int64()),
-            "mtime_ns": pa.array([item.mtime_ns for _, item in rows], pa.int64()),
-            "etag": pa.array([item.etag for _, item in rows], pa.string()),
-        }
-    ).replace_schema_metadata({"recbatch.plan": plan.digest, "recbatch.settings": settings})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    kept = {"recbatch.plan": plan.digest, "recbatch.settings": settings}
+    schema = pa.schema([("shard", pa.string()), *spool.schema()], metadata=kept)
     name = f"{PLANS}/{plan.digest[:32]}.parquet"
-    archive.put_object(name, buffer.getvalue())
+    shards = ((shard.name, *spool.row_of(item)) for shard in plan.shards() for item in shard.items)
+    with (
+        archive.writing_object(name) as sink,
+        pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer,
+    ):
+        while rows := list(itertools.islice(shards, spool.RUN_ROWS)):
+            columns = [
+                pa.array(column, field.type)
+                for column, field in zip(zip(*rows, strict=True), schema, strict=True)
+            ]
+            writer.write_table(pa.table(columns, schema))
     return name
 
 

@@ -1,14 +1,17 @@
-"""What is to be done: the items that the archive lacks, cut into shards. Pure, but for storing the plan."""
+"""What is to be done: the items that the archive lacks, cut into shards. Pure, but for its scratch files."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from recbatch.engine.source import Item
+from recbatch.engine.spool import Row, Spool, item_of
 
 if TYPE_CHECKING:
     from recbatch.archive import Known
@@ -53,57 +56,95 @@ class Shard(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    shards: tuple[Shard[Item], ...]
+    """What is missing, and how it is cut. Shards are made when their turn comes: there may be millions."""
+
+    todo: Spool
+    shard_bytes: int
     digest: str  # hex SHA-256; names the shards' application transactions
-    known: int  # items that are archived already
+    known: int = 0  # items that are archived already
     known_bad: int = 0  # of these, quarantined
     replaces: int = 0  # items whose key has a row of another state, which will go
 
     @property
     def images(self) -> int:
-        return sum(len(shard.items) for shard in self.shards)
+        return self.todo.count
 
     @property
     def bytes(self) -> int:
-        return sum(shard.bytes for shard in self.shards)
+        return self.todo.bytes
+
+    def shards(self) -> Iterator[Shard[Item]]:
+        return shards_of(map(item_of, self.todo), self.shard_bytes)
+
+    def count_shards(self) -> int:
+        return sum(1 for _ in runs((row[2] for row in self.todo), self.shard_bytes))
+
+    def of_epoch(self, epoch: int) -> Plan:
+        """The same work under a name of its own.
+
+        Two runs never share a shard's transaction, even where they do the same again (``retry_quarantined``), so an
+        old transaction can't hide a new result.
+        """
+        return replace(self, digest=hashlib.sha256(f"{self.digest} {epoch}".encode()).hexdigest())
 
 
 def make_plan(
-    items: Sequence[Item],
-    known: Mapping[str, Known],
+    rows: Iterable[Row],
+    known: Iterable[tuple[str, Known]],
+    folder: Path,
     *,
     settings: str,
-    epoch: int,
     workers: int,
     shard_bytes: int | None = None,
     retry_quarantined: bool = False,
 ) -> Plan:
-    """Cut what is missing into shards of about ``shard_bytes`` of source, in the order of keys.
+    """What the archive lacks, to be cut into shards of about ``shard_bytes`` of source, in the order of keys.
 
-    The epoch goes into the digest: two runs never share a shard's transaction, even where they do the same
-    again (``retry_quarantined``), so an old transaction can't hide a new result.
+    Args:
+        rows: the source's items; they and ``known`` come sorted by key, and are read once, side by side.
+        known: the archive's rows.
+        folder: for scratch files, to live as long as the plan.
     """
-    missing = [
-        item for item in items if not is_done(item, known.get(item.key), retry_quarantined=retry_quarantined)
-    ]
+    compared = Comparison(rows, known, retry_quarantined=retry_quarantined)
+    todo = Spool.of(compared, folder)
     if shard_bytes is None:
-        share = sum(item.size for item in missing) // max(1, workers * SHARDS_PER_WORKER)
+        share = todo.bytes // max(1, workers * SHARDS_PER_WORKER)
         shard_bytes = min(max(share, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
-    shards = cut(missing, shard_bytes)
-    digest = hashlib.sha256(json.dumps(["recbatch/plan/1", settings, epoch]).encode())
-    for shard in shards:
-        for item in shard.items:
-            entry = [shard.name, item.key, item.size, item.mtime_ns, item.etag]
-            digest.update(json.dumps(entry).encode())
-    todo = {item.key for item in missing}
-    done = [known[item.key] for item in items if item.key not in todo]
+    digest = hashlib.sha256(json.dumps(["recbatch/plan/2", settings, shard_bytes]).encode())
+    for row in todo:
+        digest.update(repr(row).encode())
     return Plan(
-        shards=tuple(shards),
+        todo=todo,
+        shard_bytes=shard_bytes,
         digest=digest.hexdigest(),
-        known=len(done),
-        known_bad=sum(row.status == "quarantined" for row in done),
-        replaces=sum(key in known for key in todo),
+        known=compared.known,
+        known_bad=compared.known_bad,
+        replaces=compared.replaces,
     )
+
+
+class Comparison:
+    """The rows of a source that an archive lacks, and counts of the others, complete at the end."""
+
+    def __init__(
+        self, rows: Iterable[Row], known: Iterable[tuple[str, Known]], *, retry_quarantined: bool
+    ) -> None:
+        self._rows, self._known, self._retry = rows, iter(known), retry_quarantined
+        self.known = self.known_bad = self.replaces = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        nothing: tuple[str, None] = ("", None)
+        there: tuple[str, Known | None] = next(self._known, nothing)
+        for row in self._rows:
+            while there[1] is not None and there[0] < row[0]:
+                there = next(self._known, nothing)
+            state = there[1] if there[0] == row[0] else None
+            if not is_done(item_of(row), state, retry_quarantined=self._retry):
+                self.replaces += state is not None
+                yield row
+            elif state is not None:
+                self.known += 1
+                self.known_bad += state.status == "quarantined"
 
 
 def is_done(item: Item, known: Known | None, *, retry_quarantined: bool) -> bool:
@@ -120,12 +161,28 @@ def is_done(item: Item, known: Known | None, *, retry_quarantined: bool) -> bool
 
 def cut(items: Sequence[T], shard_bytes: int, *, max_items: int = MAX_SHARD_ITEMS) -> list[Shard[T]]:
     """Consecutive runs of items, each of at most ``shard_bytes`` unless one item alone is larger."""
-    runs: list[list[T]] = []
-    room = 0
-    for item in items:
-        if not runs or item.size > room or len(runs[-1]) >= max_items:
-            runs.append([])
+    return list(shards_of(items, shard_bytes, max_items=max_items))
+
+
+def shards_of(
+    items: Iterable[T], shard_bytes: int, *, max_items: int = MAX_SHARD_ITEMS
+) -> Iterator[Shard[T]]:
+    """The same, each made when it is asked for."""
+    ahead, sizes = itertools.tee(items)
+    for number, count in enumerate(runs((item.size for item in sizes), shard_bytes, max_items=max_items)):
+        yield Shard(name=f"{number:06d}", items=tuple(itertools.islice(ahead, count)))
+
+
+def runs(sizes: Iterable[int], shard_bytes: int, *, max_items: int = MAX_SHARD_ITEMS) -> Iterator[int]:
+    """How many of the items stand in each shard."""
+    count, room = 0, 0
+    for size in sizes:
+        if count and (size > room or count >= max_items):
+            yield count
+            count = 0
+        if not count:
             room = shard_bytes
-        runs[-1].append(item)
-        room -= item.size
-    return [Shard(name=f"{number:06d}", items=tuple(run)) for number, run in enumerate(runs)]
+        count += 1
+        room -= size
+    if count:
+        yield count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -69,26 +69,38 @@ class Report:
         }
 
 
-def total(
-    report: Report, results: Sequence[ShardResult], *, workers: int, deaths: int, retries: int
-) -> Report:
-    """The report with the sum of the shards' results in it."""
-    stages: Counter[str] = Counter()
-    for result in results:
-        stages.update(result.stages)
-    failures = [failure for result in results for failure in result.failures]
-    return replace(
-        report,
-        images=sum(result.images for result in results),
-        quarantined=len(failures),
-        bytes_in=sum(result.bytes_in for result in results),
-        bytes_out=sum(result.bytes_out for result in results),
-        pixels=sum(result.pixels for result in results),
-        stages=dict(stages),
-        shards=len(results),
-        workers=workers,
-        deaths=deaths,
-        retries=retries,
-        peak_rss_bytes=max((result.peak_rss_bytes for result in results), default=0),
-        failures=tuple(failures[:MAX_FAILURES_KEPT]),
-    )
+class Account:
+    """The sum of what shards tell, kept as they come: a long job has more of them than memory should hold."""
+
+    def __init__(self) -> None:
+        self._sums: Counter[str] = Counter()
+        self._stages: Counter[str] = Counter()
+        self._failures: list[tuple[str, str, str]] = []
+        self._peak_rss_bytes = 0
+
+    def add(self, result: ShardResult) -> None:
+        self._sums.update(
+            images=result.images,
+            quarantined=len(result.failures),
+            bytes_in=result.bytes_in,
+            bytes_out=result.bytes_out,
+            pixels=result.pixels,
+            shards=1,
+        )
+        self._stages.update(result.stages)
+        self._failures.extend(result.failures[: MAX_FAILURES_KEPT - len(self._failures)])
+        self._peak_rss_bytes = max(self._peak_rss_bytes, result.peak_rss_bytes)
+
+    def onto(self, report: Report, *, workers: int, deaths: int, retries: int) -> Report:
+        """The report with the sums in it."""
+        sums: dict[str, Any] = dict(self._sums)
+        return replace(
+            report,
+            **sums,
+            stages=dict(self._stages),
+            workers=workers,
+            deaths=deaths,
+            retries=retries,
+            peak_rss_bytes=self._peak_rss_bytes,
+            failures=tuple(self._failures),
+        )

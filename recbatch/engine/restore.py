@@ -12,7 +12,7 @@ from recbatch.engine.driver import Driver, Tuning
 from recbatch.engine.paths import SUFFIXES, make_root
 from recbatch.engine.plan import MAX_SHARD_BYTES, MIN_SHARD_BYTES, SHARDS_PER_WORKER, Shard, cut
 from recbatch.engine.pools import open_pool
-from recbatch.engine.report import Report, total
+from recbatch.engine.report import Account, Report
 from recbatch.engine.resources import cpus_available
 from recbatch.engine.restore_actor import DEFAULT_DECODER, RestoreJob
 from recbatch.engine.results import ShardResult
@@ -102,7 +102,9 @@ def restore(
             workers=count,
         )
     )
-    results = [failed_before(failures, progress)] if failures else []
+    account = Account()
+    if failures:
+        account.add(failed_before(failures, progress))
     interrupted, deaths, retries = False, 0, 0
     if shards:
         with open_pool(executor, count) as pool:
@@ -115,10 +117,10 @@ def restore(
                 decoder_factory=decoder_factory,
             )
             driver, interrupted = _drive(
-                shards, results, pool=pool, job=job, workers=count, tuning=tuning, progress=progress
+                shards, account, pool=pool, job=job, workers=count, tuning=tuning, progress=progress
             )
             deaths, retries = driver.deaths, driver.retries
-    report = total(report, results, workers=count if shards else 0, deaths=deaths, retries=retries)
+    report = account.onto(report, workers=count if shards else 0, deaths=deaths, retries=retries)
     report = replace(report, interrupted=interrupted, seconds=time.monotonic() - start)
     progress(events.Finished(report=report))
     return report
@@ -126,7 +128,7 @@ def restore(
 
 def _drive(
     shards: Iterable[Shard[Target]],
-    results: list[ShardResult],
+    account: Account,
     *,
     pool: Any,
     job: RestoreJob,
@@ -136,12 +138,12 @@ def _drive(
 ) -> tuple[Driver[Target], bool]:
     def on_result(value: Any, shard: Shard[Target]) -> None:
         result: ShardResult = value
-        results.append(result)
+        account.add(result)
         events.tell_result(progress, result)
 
     def on_failed(target: Target, error: ImageError, name: str) -> None:
         result = ShardResult(shard=name).failed(target.key, error)
-        results.append(result)
+        account.add(result)
         events.tell_result(progress, result)
 
     with stop_on_signals(lambda name: progress(events.Stopping(signal=name))) as stop:
@@ -156,9 +158,7 @@ def _drive(
             progress=progress,
             stop=stop,
         )
-        for shard in shards:
-            driver.add(shard)
-        driver.run()
+        driver.run(shards)
     return driver, stop.is_set()
 
 

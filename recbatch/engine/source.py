@@ -11,9 +11,7 @@ import posixpath
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass, field
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from recbatch.engine import errors
@@ -42,12 +40,12 @@ class Item:
     etag: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    root: str
-    items: tuple[Item, ...]  # sorted by key
-    skipped: int  # files that are no image by their names, or were excluded
-    problems: tuple[str, ...] = ()  # folders that could not be listed
+@dataclass(slots=True)
+class Tally:
+    """What a listing met beside its items; complete when the listing is at its end."""
+
+    skipped: int = 0  # files that are no image by their names, or were excluded
+    problems: list[str] = field(default_factory=list)  # folders that could not be listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,28 +80,48 @@ def _matches(key: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(key if "/" in pattern else posixpath.basename(key), pattern.removeprefix("./"))
 
 
-def list_source(
+def find_items(
     source: str | os.PathLike[str],
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     archive: str | None = None,
-) -> Listing:
-    """All images under ``source``, or the one file that it is. An ``archive`` that lies inside is left out.
+    listing: str | None = None,
+    tally: Tally,
+) -> Iterator[Item]:
+    """All images under ``source``, or the one file that it is, in any order and as they are found.
 
-    Raises SourceNotFound, SourceUnreadable, SourceEmpty.
+    Args:
+        archive: where it lies inside the source, it is left out.
+        listing: a file that names the source's objects, which is then not listed itself.
+        tally: gets what is skipped, and what could not be listed.
+
+    Raises SourceNotFound, SourceUnreadable, SourceEmpty (at the end, where nothing came).
     """
     source = os.fspath(source)
     if not source:
         raise UsageError("The source is an empty name. Give a folder or a URL.")
     choice = Choice(include=tuple(include), exclude=tuple(exclude))
     local = local_path(source)
-    listing = _list_local(local, choice, archive) if local is not None else _list_remote(source, choice)
-    if not listing.items:
-        if listing.problems:
-            raise errors.SourceUnreadable(source, listing.problems[0])
-        raise errors.SourceEmpty(source, listing.skipped)
-    return listing
+    found: Iterator[Item]
+    if listing is not None:
+        from recbatch.engine.inventory import find_listed
+
+        found = find_listed(listing, source, choice.takes, tally)
+    elif local is not None:
+        found = _find_local(local, choice, archive, tally)
+    else:
+        from recbatch.engine.remote import find_remote
+
+        found = find_remote(source, choice.takes, tally)
+    empty = True
+    for item in found:
+        empty = False
+        yield item
+    if empty:
+        if tally.problems:
+            raise errors.SourceUnreadable(source, tally.problems[0])
+        raise errors.SourceEmpty(source, tally.skipped)
 
 
 def local_path(url: str) -> bytes | None:
@@ -117,7 +135,7 @@ def file_uri(path: bytes) -> str:
     return "file://" + quote_from_bytes(os.path.abspath(path))
 
 
-def _list_local(root: bytes, choice: Choice, archive: str | None) -> Listing:
+def _find_local(root: bytes, choice: Choice, archive: str | None, tally: Tally) -> Iterator[Item]:
     shown = os.fsdecode(root)
     try:
         is_folder = stat.S_ISDIR(os.stat(root).st_mode)
@@ -127,27 +145,22 @@ def _list_local(root: bytes, choice: Choice, archive: str | None) -> Listing:
         raise errors.SourceUnreadable(shown, error.strerror or str(error)) from error
     if not is_folder:
         folder, name = os.path.split(os.path.abspath(root))
-        return Listing(root=file_uri(folder), items=(_local_item(folder, name),), skipped=0)
-
+        yield _local_item(folder, name)
+        return
     archive_path = local_path(archive) if archive else None
     left_out = os.path.realpath(archive_path) if archive_path is not None else None
     if left_out == os.path.realpath(root):
         raise UsageError(
             f"{shown} is both source and archive, the same place. Name another one for the archive."
         )
-    items: list[Item] = []
-    problems: list[str] = []
-    skipped = 0
-    for name in _walk(root, b"", left_out, problems):
+    for name in _walk(root, b"", left_out, tally.problems):
         if choice.takes(key_of(name)):
             try:
-                items.append(_local_item(root, name))
+                yield _local_item(root, name)
             except FileNotFoundError:
                 continue  # gone between two looks: as if it had never been there
         else:
-            skipped += 1
-    items.sort(key=lambda item: item.key)
-    return Listing(root=file_uri(root), items=tuple(items), skipped=skipped, problems=tuple(problems))
+            tally.skipped += 1
 
 
 def _walk(root: bytes, folder: bytes, left_out: bytes | None, problems: list[str]) -> Iterator[bytes]:
@@ -183,54 +196,6 @@ def _local_item(root: bytes, name: bytes) -> Item:
     return Item(key=key_of(name), uri=file_uri(path), size=state.st_size, mtime_ns=state.st_mtime_ns)
 
 
-def _list_remote(source: str, choice: Choice) -> Listing:
-    filesystem, root = _filesystem(source)
-    try:
-        filesystem.invalidate_cache()
-        found: dict[str, dict[str, Any]] = filesystem.find(root, detail=True)
-        if not found and not filesystem.exists(root):
-            raise errors.SourceNotFound(source)
-    except FileNotFoundError:
-        raise errors.SourceNotFound(source) from None
-    except errors.SourceNotFound:
-        raise
-    except Exception as error:  # every fsspec backend has exceptions of its own
-        raise errors.SourceUnreadable(source, first_line(error)) from error
-    items, skipped = [], 0
-    for path, info in found.items():
-        key = path[len(root) :].lstrip("/") or posixpath.basename(path)
-        if path != root and not choice.takes(key):
-            skipped += 1
-            continue
-        uri = filesystem.unstrip_protocol(path)
-        size, mtime_ns, etag = _remote_state(info)
-        items.append(Item(key=key, uri=uri, size=size, mtime_ns=mtime_ns, etag=etag))
-    items.sort(key=lambda item: item.key)
-    return Listing(root=source, items=tuple(items), skipped=skipped)
-
-
-def _filesystem(url: str) -> tuple[Any, str]:
-    import fsspec
-
-    try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise errors.SourceUnreadable(url, first_line(error)) from error
-    return filesystem, path.rstrip("/")
-
-
-def _remote_state(info: dict[str, Any]) -> tuple[int, int, str]:
-    changed = (
-        info.get("LastModified") or info.get("last_modified") or info.get("mtime") or info.get("created")
-    )
-    if isinstance(changed, datetime):
-        mtime_ns = int(changed.timestamp()) * 10**9 + changed.microsecond * 1000
-    else:
-        mtime_ns = int(float(changed) * 1e9) if isinstance(changed, int | float) else 0
-    etag = str(info.get("ETag") or info.get("etag") or "").strip('"')
-    return int(info.get("size") or 0), mtime_ns, etag
-
-
 def read_item(item: Item, *, limit: int = MAX_FILE_BYTES) -> Content:
     """The item's bytes, read while it did not change.
 
@@ -238,7 +203,9 @@ def read_item(item: Item, *, limit: int = MAX_FILE_BYTES) -> Content:
     """
     if item.uri.startswith("file://"):
         return _read_local(item, limit)
-    return _read_remote(item, limit)
+    from recbatch.engine.remote import read_remote
+
+    return read_remote(item, limit)
 
 
 def notes_of(item: Item) -> tuple[str, ...]:
@@ -279,32 +246,6 @@ def _same(a: os.stat_result, b: os.stat_result) -> bool:
 def _kind(mode: int) -> str:
     kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
     return next((name for test, name in kinds if test(mode)), "device")
-
-
-def _read_remote(item: Item, limit: int) -> Content:
-    if item.size > limit:
-        raise errors.FileTooLarge(item.key, item.size, limit)
-    filesystem, path = _filesystem(item.uri)
-    expected = (item.size, item.etag)
-    problem = ""
-    for attempt in range(READ_ATTEMPTS):
-        time.sleep(0.5 * attempt)
-        try:
-            data: bytes = filesystem.cat_file(path)
-            filesystem.invalidate_cache(posixpath.dirname(path))
-            size, mtime_ns, etag = _remote_state(filesystem.info(path))
-        except FileNotFoundError:
-            raise errors.SourceVanished(item.key) from None
-        except Exception as error:  # every fsspec backend has exceptions of its own
-            problem = first_line(error)
-            continue
-        problem = ""
-        if (size, etag) == expected and len(data) == size:
-            return Content(name=item.key, data=data, mtime_ns=mtime_ns, etag=etag)
-        expected = (size, etag)  # changed since it was listed, or while it was read: look again
-    if problem:
-        raise errors.SourceUnreadable(item.uri, problem)
-    raise errors.SourceChanged(item.key)
 
 
 def first_line(error: BaseException) -> str:

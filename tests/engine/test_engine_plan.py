@@ -1,5 +1,6 @@
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from recbatch.archive import Known
 from recbatch.engine.plan import cut, is_done, make_plan
 from recbatch.engine.source import Item
+from recbatch.engine.spool import row_of
 
 
 def item(key="a", size=10, mtime_ns=5, etag=""):
@@ -18,9 +20,10 @@ def known(size=10, mtime=5, etag="", status="ok"):
     return Known(size=size, mtime=mtime, etag=etag, status=status)
 
 
-def plan(items, archived=None, **options):
-    defaults = {"settings": "s", "epoch": 1, "workers": 2}
-    return make_plan(items, archived or {}, **(defaults | options))
+def plan(items, archived=None, *, epoch=1, **options):
+    rows, known_rows = sorted(map(row_of, items)), sorted((archived or {}).items())
+    made = make_plan(rows, known_rows, Path("unused"), **({"settings": "s", "workers": 2} | options))
+    return made.of_epoch(epoch)
 
 
 @settings(deadline=None)
@@ -72,7 +75,7 @@ def test_quarantined_items_are_tried_again_when_asked():
 
 def test_the_plan_holds_what_is_missing():
     made = plan([item("a"), item("b"), item("c")], {"b": known()})
-    assert [each.key for shard in made.shards for each in shard.items] == ["a", "c"]
+    assert [each.key for shard in made.shards() for each in shard.items] == ["a", "c"]
     assert (made.images, made.known) == (2, 1)
 
 
@@ -95,5 +98,5 @@ def test_the_digest_tells_plans_apart():
 
 def test_a_small_source_gives_every_worker_something():
     items = [item(key=f"{number:03d}", size=1 << 20) for number in range(16)]
-    assert len(plan(items, workers=4).shards) == 16
-    assert len(plan(items, workers=1).shards) == 4
+    assert plan(items, workers=4).count_shards() == 16
+    assert plan(items, workers=1).count_shards() == 4

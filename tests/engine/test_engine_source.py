@@ -1,13 +1,20 @@
 import os
 import socket
+from types import SimpleNamespace
 
 import fsspec
 import pytest
 from engine_fakes import fill
 
 from recbatch.engine import errors, source
-from recbatch.engine.source import list_source, read_item
+from recbatch.engine.source import Tally, find_items, read_item
 from recbatch.errors import UsageError
+
+
+def list_source(url, *, archive=None, **choice):
+    tally = Tally()
+    items = sorted(find_items(url, archive=archive, tally=tally, **choice), key=lambda item: item.key)
+    return SimpleNamespace(items=items, skipped=tally.skipped, problems=tally.problems)
 
 
 def keys(listing):
