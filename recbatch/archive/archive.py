@@ -71,7 +71,8 @@ class Archive:
 
     def __init__(self, store: Store, table: DeltaTable) -> None:
         self._store = store
-        self._table = table
+        self._opened: DeltaTable | None = table
+        self._version = int(table.version())
         self._files: list[DataFile] | None = None
 
     # --- opening
@@ -126,7 +127,14 @@ class Archive:
 
     @property
     def version(self) -> int:
-        return int(self._table.version())
+        return self._version
+
+    @property
+    def _table(self) -> DeltaTable:
+        """A handle on this version; opened when it is needed: who only commits reads nothing through it."""
+        if self._opened is None:
+            self._opened = _checked(self._store, self._version)
+        return self._opened
 
     @property
     def properties(self) -> Mapping[str, str]:
@@ -134,8 +142,12 @@ class Archive:
 
     def refresh(self) -> None:
         """Move on to the newest version."""
-        self._table = _checked(self._store, None)
+        self._opened = _checked(self._store, None)
+        self._version = int(self._opened.version())
         self._files = None
+
+    def _move_to(self, version: int) -> None:
+        self._opened, self._version, self._files = None, version, None
 
     def __enter__(self) -> Archive:
         return self
@@ -347,11 +359,13 @@ class Archive:
         job: str,
         epoch: int,
         patience: Patience | None = None,
+        absent_at: int | None = None,
     ) -> CommitResult:
         """Make the shards' rows visible in one version, each shard exactly once.
 
         Rows that stand under the same keys, whoever wrote them, go in the same version: no caller has to name
-        them. Calling again with shards that are committed changes nothing.
+        them. Calling again with shards that are committed changes nothing. ``absent_at`` may name a version in
+        which none of the shards stood, and saves looking for them while the table is still at it.
 
         Raises:
             Superseded: another run has claimed a later epoch.
@@ -360,9 +374,14 @@ class Archive:
                 or all of it; the next call finds out.
         """
         result = commits.commit_shards(
-            self._store, shards, job=job, epoch=epoch, patience=patience or Patience()
+            self._store,
+            shards,
+            job=job,
+            epoch=epoch,
+            patience=patience or Patience(),
+            absent_at=absent_at,
         )
-        self.refresh()
+        self._move_to(result.version)
         return result
 
 

@@ -14,6 +14,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ from recbatch.archive.store import Store, is_storage_error
 from recbatch.errors import RecbatchError
 
 T = TypeVar("T")
+LOOKS_AT_ONCE = 16  # an object store takes its time to say that a file is there
 SERIAL = "recbatch/commits"  # in every commit: two of ours conflict even where the library would merge them
 
 
@@ -80,11 +82,19 @@ def claim_epoch(store: Store, job: str, *, patience: Patience) -> int:
 
 
 def commit_shards(
-    store: Store, shards: Sequence[tuple[str, DataFile]], *, job: str, epoch: int, patience: Patience
+    store: Store,
+    shards: Sequence[tuple[str, DataFile]],
+    *,
+    job: str,
+    epoch: int,
+    patience: Patience,
+    absent_at: int | None = None,
 ) -> CommitResult:
     """Make the shards' files part of the table, and let rows of the same keys give way, in one version.
 
     Calling it again with the same shards changes nothing. A shard may be named several times, once per file.
+    ``absent_at`` is a version in which, as the caller knows, none of the shards stood: while the table is still
+    at it they need not be looked up, which in a large log takes longer than all the rest.
     """
     refuse_twice(store, [file for _, file in shards])
     rewrites = Rewrites(store)
@@ -95,10 +105,13 @@ def commit_shards(
         if seen > epoch:
             raise Superseded(job, epoch, seen)
         names = list(dict.fromkeys(shard for shard, _ in shards))
-        done = {shard for shard in names if table.transaction_version(shard_transaction(shard)) is not None}
-        active = active_files(store, table)
+        done: set[str] = set()
+        if table.version() != absent_at:
+            done = {
+                shard for shard in names if table.transaction_version(shard_transaction(shard)) is not None
+            }
         if len(done) == len(names):
-            paths = {file.path for file in active}
+            paths = {file.path for file in active_files(store, table)}
             ours = {shard for shard, file in shards if turn > 1 and file.path in paths}  # a lost answer
             return CommitResult(
                 version=table.version(),
@@ -112,9 +125,12 @@ def commit_shards(
         if widen(store, table):
             return attempt(turn)
         todo = [(shard, file) for shard, file in shards if shard not in done]
-        for shard, file in todo:
-            _check_present(store, shard, file)
-        swaps = rewrites.plan(active, [file for _, file in todo])
+        with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
+            for _ in threads.map(lambda entry: _check_present(store, *entry), todo):
+                pass
+        new = [file for _, file in todo]
+        active = active_files(store, table, low=min(f.min_key for f in new), high=max(f.max_key for f in new))
+        swaps = rewrites.plan(active, new)
         actions: list[AddAction | RemoveAction] = [_add(file) for _, file in todo]
         for swap in swaps:
             actions.append(_remove(swap.old))

@@ -44,18 +44,32 @@ def _is_damage(error: Exception) -> bool:
     return isinstance(error, pa.ArrowException) or (isinstance(error, OSError) and error.errno is None)
 
 
-def active_files(store: Store, table: DeltaTable) -> list[DataFile]:
-    """The files of this handle's version, sorted by their smallest key."""
-    files = []
+def active_files(
+    store: Store, table: DeltaTable, *, low: str | None = None, high: str | None = None
+) -> list[DataFile]:
+    """The files of this handle's version, sorted by their smallest key; with bounds those that meet them."""
     actions = pa.table(table.get_add_actions(flatten=True))
     names = ("path", "size_bytes", "num_records", "min.key", "max.key")
-    for action in actions.select([name for name in names if name in actions.column_names]).to_pylist():
-        path, size, rows = action["path"], action["size_bytes"], action.get("num_records")
-        low, high = action.get("min.key"), action.get("max.key")
-        if rows is None or low is None or high is None:  # another writer's file: its keys tell
+    for name in names:
+        if (
+            name not in actions.column_names
+        ):  # no file has it: there is none, or they are all another writer's
+            actions = actions.append_column(name, pa.nulls(len(actions)))
+    actions = actions.select(names)
+    if low is not None and high is not None and len(actions):
+        meets = pc.and_kleene(
+            pc.less_equal(actions["min.key"].cast(pa.string()), high),
+            pc.greater_equal(actions["max.key"].cast(pa.string()), low),
+        )
+        actions = actions.filter(pc.fill_null(meets, True))
+    files = []
+    for path, size, rows, first, last in zip(
+        *(column.to_pylist() for column in actions.columns), strict=True
+    ):
+        if rows is None or first is None or last is None:  # another writer's file: its keys tell
             keys = read_keys(store, path)
-            rows, low, high = len(keys), min(keys, default=""), max(keys, default="")
-        files.append(DataFile(path=path, size=size, rows=rows, min_key=low, max_key=high))
+            rows, first, last = len(keys), min(keys, default=""), max(keys, default="")
+        files.append(DataFile(path=path, size=size, rows=rows, min_key=first, max_key=last))
     return sorted(files, key=lambda file: (file.min_key, file.path))
 
 

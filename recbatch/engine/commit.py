@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from recbatch.archive import Archive
 
 
+MAX_WAITING_IMAGES = 100_000  # their items stand in memory
+
+
 class Committer:
     """Commits when enough shards wait, when they wait too long, and when told to."""
 
@@ -35,7 +38,8 @@ class Committer:
         self._archive, self._job, self._epoch, self._plan = archive, job, epoch, plan
         self._tuning, self._progress, self._on_lost = tuning, progress, on_lost
         self._waiting: dict[str, tuple[ShardResult, Shard[Item]]] = {}
-        self._since = 0.0
+        self._images = 0
+        self._since = self._rest_until = 0.0
         self.account = Account()  # of what is committed
         self.version = archive.version
         self.seconds = 0.0
@@ -44,12 +48,16 @@ class Committer:
         if not self._waiting:
             self._since = time.monotonic()
         self._waiting[f"{self._plan[:32]}/{result.shard}"] = result, shard
+        self._images += len(shard.items)
 
     def tick(self) -> None:
         if not self._waiting:
             return
-        waited = time.monotonic() - self._since
-        if len(self._waiting) >= self._tuning.commit_shards or waited >= self._tuning.commit_s:
+        now = time.monotonic()
+        enough = len(self._waiting) >= self._tuning.commit_shards
+        # A log of many files takes seconds to commit to: then more shards wait for one another.
+        rested = now >= self._rest_until or self._images >= MAX_WAITING_IMAGES
+        if (enough and rested) or now - self._since >= self._tuning.commit_s:
             self.flush()
 
     def flush(self) -> None:
@@ -62,7 +70,9 @@ class Committer:
                 name: result.file for name, (result, _) in self._waiting.items() if result.file is not None
             }
             try:
-                outcome = self._archive.commit(list(batch.items()), job=self._job, epoch=self._epoch)
+                outcome = self._archive.commit(
+                    list(batch.items()), job=self._job, epoch=self._epoch, absent_at=self.version
+                )
             except LostDataFile as error:  # its writer said it was there: the shard is done again
                 lost = self._waiting.pop(error.shard, None)
                 if lost is None:
@@ -74,8 +84,10 @@ class Committer:
             for result in results:
                 self.account.add(result)
             self._waiting.clear()
+            self._images = 0
             seconds = time.perf_counter() - start
             self.seconds += seconds
+            self._rest_until = time.monotonic() + self._tuning.commit_rest * seconds
             images = sum(result.images for result in results)
             self._progress(
                 events.Committed(version=outcome.version, shards=len(results), images=images, seconds=seconds)

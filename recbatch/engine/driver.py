@@ -45,6 +45,7 @@ class Tuning:
     )
     commit_shards: int = 32
     commit_s: float = 30.0
+    commit_rest: float = 9.0  # times a commit's seconds, until the next: a tenth of the time at most
 
     def deadline(self, shard: Shard[Any]) -> float:
         return (

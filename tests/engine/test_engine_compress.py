@@ -93,7 +93,7 @@ def test_a_dry_run_writes_nothing(tmp_path, quick_compress):
 def test_events_and_report_tell_the_same(tmp_path, quick_compress):
     fill(tmp_path / "in", [f"{number}.png" for number in range(10)])
     told = []
-    tuning = Tuning(poll_s=0.01, commit_shards=2, commit_s=60)
+    tuning = Tuning(poll_s=0.01, commit_shards=2, commit_s=60, commit_rest=0)
     report = quick_compress(tmp_path / "in", shard_bytes=200, progress=told.append, tuning=tuning)
     planned = next(event for event in told if isinstance(event, events.Planned))
     assert (planned.images, planned.shards, planned.bytes) == (10, 5, 1000)
