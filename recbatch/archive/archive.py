@@ -48,6 +48,8 @@ MODELS = f"{LEDGER}/models"
 TABLE_PROPERTIES = {
     FORMAT_PROPERTY: FORMAT,
     "delta.checkpointInterval": "10",
+    # else every commit of an old table deletes log entries, and fails where its writer may not; vacuum does it instead
+    "delta.enableExpiredLogCleanup": "false",
     # without it deltalake's own dataset takes the bounds that other columns lack for "null", and filters to nothing
     "delta.dataSkippingStatsColumns": "key",
 }

@@ -131,11 +131,11 @@ def commit_shards(
         new = [file for _, file in todo]
         active = active_files(store, table, low=min(f.min_key for f in new), high=max(f.max_key for f in new))
         swaps = rewrites.plan(active, new)
-        actions: list[AddAction | RemoveAction] = [_add(file) for _, file in todo]
+        actions: list[AddAction | RemoveAction] = [add_action(file) for _, file in todo]
         for swap in swaps:
             actions.append(_remove(swap.old))
             if swap.new is not None:
-                actions.append(_add(swap.new))
+                actions.append(add_action(swap.new))
         fresh = [shard for shard in names if shard not in done]
         transactions = {epoch_transaction(job): epoch} | {shard_transaction(shard): 1 for shard in fresh}
         replaced = sum(swap.dropped for swap in swaps)
@@ -224,7 +224,7 @@ def _check_present(store: Store, shard: str, file: DataFile) -> None:
         raise LostDataFile(shard, file.path, f"has {size} bytes, its writer reported {file.size}")
 
 
-def _add(file: DataFile) -> AddAction:
+def add_action(file: DataFile) -> AddAction:
     statistics = {
         "numRecords": file.rows,
         "minValues": {"key": file.min_key},

@@ -97,8 +97,7 @@ def verify(
         print_json(checks)
     else:
         for check in checks:
-            typer.echo(
-                f"{check.name}: {check.problem or f'ok, PSNR {check.psnr:.2f} dB at {check.bpp:.3f} bpp'}"
-            )
+            back = "every pixel" if check.psnr is None else f"PSNR {check.psnr:.2f} dB"
+            typer.echo(f"{check.name}: {check.problem or f'ok, {back} at {check.bpp:.3f} bpp'}")
         typer.echo(f"{count(len(checks), 'model')} checked")
     raise typer.Exit(1 if any(check.problem for check in checks) else 0)
