@@ -1,0 +1,112 @@
+"""One run of a schedule's command, in a process of its own: what it prints, how it is asked to stop, how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+STOP_S = 120.0  # for committing what is finished; after that the process is killed
+_WITH_JSON = frozenset({"compress", "verify", "restore", "recompress"})
+_CHILD = Path(__file__).with_name("child.py")  # by its path: importing the engine first would take a second
+_SCALARS = (str, int, float, bool)
+_ENVELOPE = frozenset({"event", "schema"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    exit_status: int
+    report: Mapping[str, Any] = field(default_factory=dict)  # counts and sizes of the command's own report
+
+
+class Job(Protocol):
+    """A run under way; the seam that tests replace."""
+
+    def wait(self) -> Outcome: ...
+
+    def stop(self) -> None:
+        """Ask it to commit what is finished and to end. From any thread or signal handler, more than once."""
+
+
+class CommandJob:
+    """``recbatch COMMAND`` in a child process, on this machine or handed to a cluster by ``recbatch submit``."""
+
+    def __init__(
+        self, command: Sequence[str], *, run_id: str, submit: str | None = None, stop_s: float = STOP_S
+    ) -> None:
+        words = list(command)
+        if words[0] in _WITH_JSON and "--json" not in words:
+            words.insert(1, "--json")
+        self._stop_words: list[str] | None = None
+        if submit is not None:
+            # an id by tick: a second runner of the same tick attaches to the job that the first one left behind
+            self._stop_words = ["jobs", "stop", "--address", submit, run_id]
+            words = ["submit", "--address", submit, "--wait", "--id", run_id, *words]
+        self._stop_s = stop_s
+        self._killer: threading.Timer | None = None
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(_CHILD), str(os.getpid()), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # Ctrl-C reaches the runner, which passes it on once
+        )
+
+    def wait(self) -> Outcome:
+        report: dict[str, Any] = {}
+        with self._process as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                report = _report(line) or report
+            status = process.wait()
+        if self._killer is not None:
+            self._killer.cancel()
+        return Outcome(exit_status=status if status >= 0 else 128 - status, report=report)
+
+    def stop(self) -> None:
+        if self._stop_words is not None:
+            # ending the waiting client would leave the job running: the cluster ends it, and then the client ends
+            threading.Thread(target=self._stop_on_cluster, name="jobs-stop", daemon=True).start()
+        else:
+            self._send(signal.SIGTERM)
+        if self._killer is None:
+            self._killer = threading.Timer(self._stop_s, self._send, (signal.SIGKILL,))
+            self._killer.daemon = True
+            self._killer.start()
+
+    def _stop_on_cluster(self) -> None:
+        assert self._stop_words is not None
+        subprocess.run(
+            [sys.executable, "-m", "recbatch", *self._stop_words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            check=False,
+        )
+
+    def _send(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+
+def _report(line: str) -> dict[str, Any]:
+    """The scalars of a line that is one JSON object and tells of the whole: events of single shards do not."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    if not isinstance(found, dict) or found.get("event", "report") not in ("report", "error"):
+        return {}
+    return {
+        key: value for key, value in found.items() if isinstance(value, _SCALARS) and key not in _ENVELOPE
+    }
