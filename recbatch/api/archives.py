@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from recbatch.api.common import Location, VerifyLevel
-from recbatch.errors import RecbatchError, UsageError
+from recbatch.errors import RecbatchError, StoreError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from recbatch import archive as table
     from recbatch.archive import Finding, Record, Stats, VerifyReport
+    from recbatch.archive.rotation import Check
     from recbatch.codec import Decoder
     from recbatch.engine import Report
     from recbatch.engine.rows import Content
@@ -165,6 +168,7 @@ class Archive(Mapping[str, "Record"]):
             workers=workers,
             overwrite=overwrite,
             previews=True,
+            version=self.version,
             progress=progress,
         )
 
@@ -204,6 +208,38 @@ class QuarantinedImage(UsageError):
         )
 
 
+class VersionNotFound(UsageError):
+    """The archive has no such version."""
+
+    code = "version-not-found"
+
+    def __init__(self, url: str, version: int, newest: int) -> None:
+        super().__init__(url, version, newest)
+        self.url, self.version, self.newest = url, version, newest
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} has no version {self.version}; the newest is {self.newest}. "
+            "'recbatch versions' lists them."
+        )
+
+
+class BadRotation(UsageError):
+    """A verification that is to be spread over days is asked for in a way that can't be."""
+
+    code = "bad-rotation"
+
+    def __init__(self, what: str, problem: str) -> None:
+        super().__init__(what, problem)
+        self.what, self.problem = what, problem
+
+    def __str__(self) -> str:
+        return (
+            f"A verification can't be spread so: {self.what} {self.problem}. "
+            "Give --rotate 30d with --level digests or pixels, and no --sample."
+        )
+
+
 def stored(record: Record) -> bytes:
     if record.status != "ok" or record.stream is None:
         raise QuarantinedImage(record.key, record.error_code or "", record.error or "")
@@ -217,11 +253,26 @@ def archive_decoder(archive: table.Archive) -> Decoder:
     return Decoder(lambda digest: archive.model(digest.hex()))
 
 
-def open(url: Location) -> Archive:
-    """Open an archive for reading. Raises ArchiveNotFound, NotAnArchive, ArchiveTooNew."""
+def open(url: Location, version: int | None = None) -> Archive:
+    """Open an archive for reading, as it is now or as a version left it.
+
+    Raises ArchiveNotFound, NotAnArchive, ArchiveTooNew, VersionNotFound.
+    """
     from recbatch import archive
 
-    return Archive(archive.Archive.open(os.fspath(url)))
+    check_version(url, version)
+    return Archive(archive.Archive.open(os.fspath(url), version=version))
+
+
+def check_version(url: Location, version: int | None) -> None:
+    """Refuse a version that there never was, which deltalake would look for, for ever or as damage."""
+    if version is None:
+        return
+    from recbatch import archive
+
+    newest = archive.Archive.open(os.fspath(url)).version
+    if not 0 <= version <= newest:
+        raise VersionNotFound(os.fspath(url), version, newest)
 
 
 def verify(
@@ -229,14 +280,63 @@ def verify(
     *,
     level: VerifyLevel = "digests",
     sample: float = 1.0,
+    rotate_days: int | None = None,
+    where: str | None = None,
+    record: bool = True,
     progress: Callable[[Any], None] | None = None,
 ) -> VerifyReport:
-    """Check an archive against its own log, digests, or (level "pixels") its decoded images. Changes nothing."""
-    from recbatch import archive as table
+    """Check an archive against its own log, digests, or (level "pixels") its decoded images. No image changes.
 
+    Args:
+        sample: the share of the images whose content is checked, the same ones each time.
+        rotate_days: instead, the slices that are due today, so that every image has its turn within so many days.
+        where: a condition in SQL on the table's columns; only such images' content is checked.
+        record: keep the result in the archive's ledger, by which a rotation knows of days without a run. Where the
+            store refuses to be written it is left out, and the report's ``recorded`` is false.
+
+    Raises BadRotation, InvalidFilter, StoreError, CorruptData.
+    """
+    from recbatch import archive as table
+    from recbatch.archive import rotation
+
+    if rotate_days is not None:
+        if not 1 <= rotate_days <= rotation.MOST_DAYS:
+            raise BadRotation(f"{rotate_days} days", f"can't be; 1 to {rotation.MOST_DAYS} can")
+        if sample < 1:
+            raise BadRotation("a rotation", "and a sample exclude each other")
+        if level == "structure":
+            raise BadRotation(
+                "a rotation", "means nothing at level 'structure', which reads no image's content"
+            )
     opened = table.Archive.open(os.fspath(archive))
-    check = pixel_check(archive_decoder(opened)) if level == "pixels" else None
-    return table.verify(opened, level=level, sample=sample, decoder=check, progress=progress)
+    turn = None
+    if rotate_days is not None:
+        today = rotation.day_of(datetime.now(UTC))
+        turn = rotation.due(rotation.checks(opened), today=today, days=rotate_days, level=level)
+    report = table.verify(
+        opened,
+        level=level,
+        sample=sample,
+        rotation=turn,
+        where=where,
+        decoder=pixel_check(archive_decoder(opened)) if level == "pixels" else None,
+        progress=progress,
+    )
+    if not record:
+        return report
+    try:
+        rotation.record_check(opened, report.record())
+    except StoreError:  # read-only credentials are good enough to verify
+        return report
+    return replace(report, recorded=True)
+
+
+def checks(archive: Location) -> Iterator[Check]:
+    """The archive's records of its verifications, newest first: when was it looked at, how deep, what was found?"""
+    from recbatch import archive as table
+    from recbatch.archive import rotation
+
+    return rotation.checks(table.Archive.open(os.fspath(archive)))
 
 
 def pixel_check(decoder: Decoder) -> Callable[[Record], Finding | None]:

@@ -32,7 +32,7 @@ from recbatch.archive.errors import (
     TornLog,
     UnsafeGrace,
 )
-from recbatch.archive.maintenance import Version, vacuum, versions
+from recbatch.archive.maintenance import Sweep, Version, sweep, vacuum, versions
 from recbatch.archive.schema import (
     COLUMNS,
     FORMAT,
@@ -81,11 +81,13 @@ __all__ = [
     "StoreFull",
     "StoreUnreachable",
     "Superseded",
+    "Sweep",
     "TornLog",
     "Totals",
     "UnsafeGrace",
     "VerifyReport",
     "Version",
+    "sweep",
     "vacuum",
     "verify",
     "versions",

@@ -8,11 +8,13 @@ Levels, each with all of the one before:
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +23,7 @@ import pyarrow.parquet as pq
 from recbatch.archive.archive import Archive
 from recbatch.archive.errors import CorruptArchive, DecoderNeeded
 from recbatch.archive.reader import key_range, opened, read_group
+from recbatch.archive.rotation import LEVELS, Check, Level, Rotation, day_of
 from recbatch.archive.schema import (
     COLUMNS,
     HEAVY_COLUMNS,
@@ -31,8 +34,6 @@ from recbatch.archive.schema import (
 )
 from recbatch.archive.store import Store, plain
 from recbatch.errors import RecbatchError
-
-Level = Literal["structure", "digests", "pixels"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,10 @@ class VerifyReport:
     bytes_checked: int  # read and looked at
     seconds: float
     findings: tuple[Finding, ...]
+    where: str | None = None
+    rotation: Rotation | None = None
+    began: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
+    recorded: bool = False  # in the archive's ledger
 
     @property
     def ok(self) -> bool:
@@ -90,7 +95,36 @@ class VerifyReport:
         return self.bytes_checked / 1e6 / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "ok": self.ok, "mb_per_s": self.mb_per_s}
+        facts = {name: value for name, value in asdict(self).items() if name not in ("rotation", "began")}
+        turn = self.rotation
+        return {
+            **facts,
+            "began": self.began.isoformat(),
+            "rotate_days": turn.days if turn else None,
+            "slots": sorted(turn.slots) if turn else None,
+            "missed_days": turn.missed if turn else None,
+            "ok": self.ok,
+            "mb_per_s": self.mb_per_s,
+        }
+
+    def record(self) -> Check:
+        """What the ledger keeps of it."""
+        codes = Counter(finding.code for finding in self.findings)
+        return Check(
+            finished=dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
+            day=day_of(self.began),
+            level=self.level,
+            version=self.version,
+            rows=self.rows,
+            rows_checked=self.rows_checked,
+            findings=len(self.findings),
+            seconds=round(self.seconds, 3),
+            sample=self.sample,
+            where=self.where,
+            days=self.rotation.days if self.rotation else None,
+            slots=tuple(sorted(self.rotation.slots)) if self.rotation else (),
+            codes=tuple(sorted(codes.items())),
+        )
 
 
 Decode = Callable[[Record], Finding | None]
@@ -104,6 +138,8 @@ def verify(
     *,
     level: Level = "digests",
     sample: float = 1.0,
+    rotation: Rotation | None = None,
+    where: str | None = None,
     decoder: Decode | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
@@ -112,19 +148,36 @@ def verify(
     Args:
         sample: the share of rows whose content is checked, chosen by a hash of their keys: the same rows each
             time; raised in a small archive, so that about 16 are. The structure is always checked whole.
+        rotation: instead of a sample: only the content of these slots' rows, see ``rotation.due``.
+        where: an SQL condition over the archive's columns: only the content of rows that meet it.
         decoder: for level "pixels"; gets each sampled record with status "ok".
 
     Raises:
         DecoderNeeded: level "pixels" without a decoder.
+        InvalidFilter: ``where`` is no condition.
         StoreError: the store fails; that is no finding about the archive.
     """
-    if level not in ("structure", "digests", "pixels"):
+    if level not in LEVELS:
         raise ValueError(f"no such level: {level}")
     if not 0 < sample <= 1:
         raise ValueError(f"the sample must be above 0 and at most 1, not {sample}")
+    if rotation is not None and sample < 1:
+        raise ValueError("a sample and a rotation each choose the rows: give one of them")
     if level == "pixels" and decoder is None:
         raise DecoderNeeded
-    run = _Run(archive=archive, level=level, sample=sample, decoder=decoder, progress=progress)
+    only = None
+    if where is not None:
+        only = frozenset(archive.to_arrow(["key"], where).column("key").to_pylist())
+    run = _Run(
+        archive=archive,
+        level=level,
+        sample=sample,
+        rotation=rotation,
+        where=where,
+        only=only,
+        decoder=decoder,
+        progress=progress,
+    )
     return run.report()
 
 
@@ -162,6 +215,9 @@ class _Run:
     archive: Archive
     level: Level
     sample: float
+    rotation: Rotation | None
+    where: str | None
+    only: frozenset[str] | None  # keys of the rows that meet ``where``
     decoder: Decode | None
     progress: Progress | None
     findings: list[Finding] = field(default_factory=list)
@@ -179,16 +235,18 @@ class _Run:
         return self.archive.store
 
     def report(self) -> VerifyReport:
-        start = time.perf_counter()
+        began, start = dt.datetime.now(dt.UTC), time.perf_counter()
         files = self.archive.files()
         rows = sum(file.rows for file in files)
-        self.sample = max(self.sample, min(1.0, LEAST_SAMPLED / max(rows, 1)))
+        if self.sample < 1:
+            self.sample = max(self.sample, min(1.0, LEAST_SAMPLED / max(rows, 1)))
         for file in files:
             self._file(file)
             self.files_checked += 1
             self._tell(files)
         self._models()
-        if rows and not self.rows_checked and not self.findings:
+        may_be_none = self.rotation is not None or self.only is not None
+        if rows and not self.rows_checked and not self.findings and not may_be_none:
             share = f"; the sample of {self.sample:g} hit none, raise it" if self.sample < 1 else ""
             self._find("nothing-checked", f"the archive has {rows} rows and not one was checked{share}")
         return VerifyReport(
@@ -206,6 +264,9 @@ class _Run:
             bytes_checked=self.bytes_checked,
             seconds=time.perf_counter() - start,
             findings=tuple(self.findings),
+            where=self.where,
+            rotation=self.rotation,
+            began=began,
         )
 
     def _find(self, code: str, problem: str, *, key: str | None = None, file: str | None = None) -> None:
@@ -283,9 +344,14 @@ class _Run:
             self._record(record, file)
 
     def _chosen(self, keys: pa.Table) -> Any:
-        """Which rows of a group are in the sample; None for not one."""
-        mask = pa.array([in_sample(key, self.sample) for key in keys.column("key").to_pylist()], pa.bool_())
+        """Which rows of a group are to be looked at; None for not one."""
+        mask = pa.array([self._takes(key) for key in keys.column("key").to_pylist()], pa.bool_())
         return mask if pc.any(mask).as_py() else None
+
+    def _takes(self, key: str) -> bool:
+        if self.only is not None and key not in self.only:
+            return False
+        return in_sample(key, self.sample) if self.rotation is None else self.rotation.takes(key)
 
     def _record(self, record: Record, file: DataFile) -> None:
         self.rows_checked += 1

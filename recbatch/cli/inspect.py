@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recbatch.cli import options, streams
+from recbatch.cli.maintenance import AtVersion
 from recbatch.cli.text import bytes_text, columns, count, number, print_json
 
 if TYPE_CHECKING:
     from recbatch.api import StreamInfo
     from recbatch.archive import Record, Stats, Totals
+    from recbatch.archive.rotation import Check
 
 LS_HELP = """List the keys of an archive, one a line.
 
@@ -45,6 +48,7 @@ LONG_COLUMNS = (
 )
 
 
+CHECKS_READ = 40  # records of verifications
 EXACT_CODECS = ("lossless", "jpeg")  # nothing is lost, so what counts is the size beside the source's
 
 
@@ -60,12 +64,13 @@ def ls(
     long: Annotated[
         bool, typer.Option("--long", "-l", help="Also status, codec, size, PSNR or share of bytes, or error.")
     ] = False,
+    version: AtVersion = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     import recbatch
 
-    opened = recbatch.open(archive)
+    opened = recbatch.open(archive, version)
     if as_json:
         for record in opened.records(opened.light_columns, where):
             print_json({name: getattr(record, name) for name in opened.light_columns})
@@ -88,13 +93,19 @@ def long_line(record: Record) -> str:
     return "\t".join([record.key, record.status, record.codec or "-", size, share, quality])
 
 
-def stats(archive: options.ArchiveUrl, as_json: options.Json = False, debug: options.Debug = False) -> None:
+def stats(
+    archive: options.ArchiveUrl,
+    version: AtVersion = None,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
     import recbatch
 
-    opened = recbatch.open(archive)
+    opened = recbatch.open(archive, version)
     found = opened.stats()
+    checked = checks_by_level(opened.url)
     if as_json:
-        print_json({"url": opened.url, "version": opened.version, **found.to_dict()})
+        print_json({"url": opened.url, "version": opened.version, **found.to_dict(), "verified": checked})
         return
     typer.echo(f"{count(found.rows, 'row')} in {count(found.files, 'file')}, {bytes_text(found.file_bytes)}")
     if not found.rows:
@@ -112,6 +123,32 @@ def stats(archive: options.ArchiveUrl, as_json: options.Json = False, debug: opt
         typer.echo(previews_line(found))
     for code, how_many in found.by_error.items():
         typer.echo(f"quarantined [{code}]: {how_many:,}")
+    if checked:
+        typer.echo()
+    for check in checked.values():
+        typer.echo(check_line(check))
+
+
+def checks_by_level(url: str) -> dict[str, Check]:
+    """The newest verification of each level that the archive knows of."""
+    from recbatch import api
+
+    newest: dict[str, Check] = {}
+    for check in islice(api.checks(url), CHECKS_READ):
+        newest.setdefault(check.level, check)
+    return newest
+
+
+def check_line(check: Check) -> str:
+    """When it was last looked at, how much of it, and what came of it."""
+    part = "all of it"
+    if check.days:
+        part = f"{len(check.slots)} of {check.days} parts"
+    elif not check.is_whole:
+        part = "a choice" if check.where else f"{check.sample:.2g} of it"
+    outcome = f"{count(check.findings, 'thing')} wrong" if check.findings else "all well"
+    when = check.finished[:16].replace("T", " ")
+    return f"verified at level {check.level}: {when} UTC, version {check.version}, {part}: {outcome}"
 
 
 def stats_rows(found: Stats) -> Iterable[list[str]]:
@@ -147,6 +184,7 @@ def info(
         str, typer.Argument(metavar="TARGET", help="An archive, or a .rec file; '-' is standard input.")
     ],
     key: Annotated[str | None, typer.Argument(metavar="KEY", help="One image of the archive.")] = None,
+    version: AtVersion = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -158,7 +196,7 @@ def info(
         return
     import recbatch
 
-    opened = recbatch.open(target)
+    opened = recbatch.open(target, version)
     if key is not None:
         record = opened[key]
         facts = {name: getattr(record, name) for name in opened.light_columns}

@@ -11,6 +11,7 @@ import typer
 
 from recbatch.cli import options, streams
 from recbatch.cli.display import Progress
+from recbatch.cli.maintenance import AtVersion
 from recbatch.cli.report import print_report
 from recbatch.errors import UsageError
 
@@ -78,15 +79,21 @@ def restore(
         ),
     ] = False,
     overwrite: options.Overwrite = False,
+    version: AtVersion = None,
     workers: options.Workers = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    log_format: options.LogFormat = None,
     debug: options.Debug = False,
 ) -> None:
     import recbatch
 
-    with Progress("restore", as_json=as_json, quiet=quiet) as progress:
-        write = recbatch.open(archive).restore_previews if previews else partial(recbatch.restore, archive)
+    with Progress("restore", as_json=as_json, quiet=quiet, log_format=log_format) as progress:
+        write = (
+            recbatch.open(archive, version).restore_previews
+            if previews
+            else partial(recbatch.restore, archive, version=version)
+        )
         report = write(
             destination,
             where=where,
@@ -125,6 +132,7 @@ def get(
         ),
     ] = False,
     overwrite: options.Overwrite = False,
+    version: AtVersion = None,
     debug: options.Debug = False,
 ) -> None:
     import recbatch
@@ -132,7 +140,7 @@ def get(
 
     if raw and preview:
         raise RawPreview
-    opened = recbatch.open(archive)
+    opened = recbatch.open(archive, version)
     wanted = None if output in (None, "-") or raw else api.file_format(output)
     if preview:
         wanted = wanted or "jpeg"

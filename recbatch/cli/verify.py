@@ -9,13 +9,14 @@ import typer
 
 from recbatch.cli import options
 from recbatch.cli.display import VerifyProgress
+from recbatch.cli.maintenance import BadSpan, parse_days
 from recbatch.cli.text import bytes_text, count, duration_text, print_json
 from recbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from recbatch.archive.verify import Finding, VerifyReport
 
-HELP = """Check an archive. Changes nothing.
+HELP = """Check an archive. No image changes; the result is kept in the archive's ledger.
 
 \b
 Levels, each including those before it:
@@ -27,12 +28,14 @@ Levels, each including those before it:
 Examples:
   recbatch verify photos.rba
   recbatch verify s3://bucket/photos --level pixels --sample 1%
+  recbatch verify s3://bucket/photos --level pixels --rotate 30d
 
 \b
 Exit status: 1 where a check failed, 4 where the archive can't be read at all.
 """
 
 
+SLOTS_SHOWN = 12
 REMEDY = "Put the files named back from another copy of the archive, or archive the source anew."
 
 
@@ -79,15 +82,34 @@ def verify(
         str,
         typer.Option("--sample", metavar="SHARE", help="Check the content of only this share of the images."),
     ] = "100%",
+    rotate: Annotated[
+        str | None,
+        typer.Option(
+            "--rotate", metavar="DAYS", help="Check what is due today, so that all has its turn in DAYS: 30d."
+        ),
+    ] = None,
+    where: options.Where = None,
+    record: Annotated[
+        bool, typer.Option("--record/--no-record", help="Keep the result in the archive's ledger, or not.")
+    ] = True,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    log_format: options.LogFormat = None,
     debug: options.Debug = False,
 ) -> None:
     import recbatch
 
-    share = parse_share(sample)
-    with VerifyProgress(as_json=as_json, quiet=quiet) as progress:
-        report = recbatch.verify(archive, level=level.value, sample=share, progress=progress.event)
+    share, days = parse_share(sample), None if rotate is None else whole_days(rotate)
+    with VerifyProgress(as_json=as_json, quiet=quiet, log_format=log_format) as progress:
+        report = recbatch.verify(
+            archive,
+            level=level.value,
+            sample=share,
+            rotate_days=days,
+            where=where,
+            record=record,
+            progress=progress.event,
+        )
     if as_json:
         for finding in report.findings:
             print_json({"event": "finding", **finding.to_dict()})
@@ -98,9 +120,41 @@ def verify(
             typer.echo(finding_line(finding))
         if not quiet:
             typer.echo(summary(report))
+            for line in rotation_lines(report):
+                typer.echo(line)
         if report.findings:
             typer.echo(f"{archive}: {count(len(report.findings), 'thing')} wrong. {REMEDY}", err=True)
+    if record and not report.recorded and not quiet:
+        remedy = "; days without a run can't be caught up" if days else ""
+        typer.echo(f"warning: {archive} can't be written, so the result is not kept{remedy}", err=True)
     raise typer.Exit(report.exit_status)
+
+
+def whole_days(text: str) -> int:
+    """``30d`` or ``4w``."""
+    days = parse_days(text)
+    if days != int(days):
+        raise BadSpan(text)
+    return int(days)
+
+
+def rotation_lines(report: VerifyReport) -> list[str]:
+    """Which part of all it was, and what was made up for."""
+    turn = report.rotation
+    if turn is None:
+        return []
+    line = f"part {', '.join(str(slot + 1) for slot in sorted(turn.slots)[:SLOTS_SHOWN])}"
+    line += " and more" if len(turn.slots) > SLOTS_SHOWN else ""
+    lines = [f"{line} of {turn.days}; all has its turn in {count(turn.days, 'day')}"]
+    if turn.is_first:
+        lines.append(
+            f"the first run of this rotation: the whole of it is checked {turn.days - 1} days from now"
+        )
+    if turn.missed:
+        lines.append(f"made up for {count(turn.missed, 'day')} without a run")
+    if turn.lost:
+        lines.append(f"some images had to wait {turn.days + turn.lost} days: run it more often")
+    return lines
 
 
 def finding_line(finding: Finding) -> str:

@@ -33,6 +33,7 @@ def restore(
     workers: int | None = None,
     overwrite: bool = False,
     previews: bool = False,
+    version: int | None = None,
     progress: events.Progress | None = None,
     executor: str = "auto",
     decoder_factory: str = DEFAULT_DECODER,
@@ -51,6 +52,7 @@ def restore(
         overwrite: replace files that are there.
         previews: write previews, in ``format`` or as JPEG. Where a row has one only that is read, else the image
             itself takes its place. They are a second newer than their sources, so that none passes for an image.
+        version: of the archive; the newest by default.
         executor: "auto" takes Ray for much to decode and this process for little; or "ray", "processes", "inline".
 
     Returns:
@@ -76,7 +78,7 @@ def restore(
         raise UsageError("Previews are no originals. Choose --format jpeg, png, webp or tiff for them.")
     progress = progress or events.ignore
     tuning = tuning or Tuning()
-    opened = Archive.open(archive)
+    opened = Archive.open(archive, version=version)
     report = Report(kind="restore", job="restore", version=opened.version)
     targets, failures, skipped = choose(opened, where=where, format=format, previews=previews)
     root = make_root(dest.removeprefix("file://"))
