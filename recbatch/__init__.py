@@ -19,7 +19,21 @@ from typing import TYPE_CHECKING, Any
 from recbatch.errors import CorruptData, ImageError, RecbatchError, StoreError, UsageError
 
 if TYPE_CHECKING:
-    from recbatch.api import Archive, compress, decode, encode, open, restore, verify
+    from recbatch.api import (
+        Archive,
+        compress,
+        decode,
+        doctor,
+        encode,
+        open,
+        plan,
+        recompress,
+        report,
+        restore,
+        vacuum,
+        verify,
+        versions,
+    )
 
 __version__ = "0.1.0"
 
@@ -33,10 +47,16 @@ __all__ = [
     "__version__",
     "compress",
     "decode",
+    "doctor",
     "encode",
     "open",
+    "plan",
+    "recompress",
+    "report",
     "restore",
+    "vacuum",
     "verify",
+    "versions",
 ]
 
 

@@ -3,9 +3,24 @@
 Heavy modules (torch, Ray, pyarrow) are imported by the function that needs them, never here.
 """
 
-from recbatch.api.archives import Archive, QuarantinedImage, open, pixel_check, verify
+from recbatch.api.archives import Archive, QuarantinedImage, checks, open, pixel_check, verify
+from recbatch.api.checkup import doctor
 from recbatch.api.common import ModesConflict, make_settings
+from recbatch.api.foresight import plan
 from recbatch.api.jobs import compress, restore
+from recbatch.api.maintenance import live_runs, vacuum, versions
+from recbatch.api.page import RunPage, keep_page, report, run_page
+from recbatch.api.recompression import recompress
+from recbatch.api.schedule import (
+    add_schedule,
+    remove_schedule,
+    render_schedule,
+    run_schedules,
+    schedule_history,
+    schedule_status,
+    schedules,
+    watch_schedules,
+)
 from recbatch.api.single import (
     StreamInfo,
     UnknownFormat,
@@ -26,23 +41,42 @@ __all__ = [
     "ModelInfo",
     "ModesConflict",
     "QuarantinedImage",
+    "RunPage",
     "StreamInfo",
     "UnknownFormat",
+    "add_schedule",
+    "checks",
     "compress",
     "decode",
     "decode_file",
+    "doctor",
     "encode",
     "encode_measured",
     "file_format",
     "image_bytes",
+    "keep_page",
+    "live_runs",
     "make_settings",
     "model",
     "model_names",
     "open",
     "pixel_check",
+    "plan",
     "read_image",
+    "recompress",
+    "remove_schedule",
+    "render_schedule",
+    "report",
     "restore",
+    "run_page",
+    "run_schedules",
+    "schedule_history",
+    "schedule_status",
+    "schedules",
     "stream_info",
+    "vacuum",
     "verify",
     "verify_model",
+    "versions",
+    "watch_schedules",
 ]

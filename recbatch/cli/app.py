@@ -14,14 +14,26 @@ from typer.exceptions import Exit
 import recbatch
 from recbatch.cli import (
     bench,
+    bench_driver,
+    bench_scale,
     compress,
     config,
     demo,
+    doctor,
     errors,
     inspect,
+    jobs,
+    logs,
+    maintenance,
     models,
+    plan,
+    recompress,
+    report_page,
     restore,
+    run,
+    schedule,
     single,
+    submit,
     train,
     verify,
 )
@@ -45,7 +57,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (compress, restore, inspect, verify, single, models, train, bench, demo):
+for group in (
+    compress,
+    plan,
+    restore,
+    inspect,
+    verify,
+    single,
+    models,
+    train,
+    bench,
+    bench_driver,
+    bench_scale,
+    demo,
+    submit,
+    jobs,
+    schedule,
+    run,
+    recompress,
+    maintenance,
+    report_page,
+    doctor,
+):
     group.register(app)
 
 
@@ -87,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def call(words: list[str]) -> int:
+    logs.use(logs.asked(words, os.environ))
     command = typer.main.get_command(app)
     if "_RECBATCH_COMPLETE" in os.environ:
         command.main(args=words, prog_name="recbatch")  # the shell asks for completions; this exits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import threading
@@ -15,13 +14,7 @@ from recbatch.engine import ray_local
 from recbatch.engine.errors import NotEnoughResources
 
 RESTARTS = 8  # of all workers, after one has died
-STARTS = 3  # of Ray: it gives its own node 30 s, which no setting changes
 POLL_S = 0.2
-PATIENCE = {  # Ray's own limits end a start on a machine that does other work; a user's values stand above these
-    "RAY_agent_register_timeout_ms": "300000",
-    "RAY_worker_register_timeout_seconds": "600",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
-}
 
 Work = Callable[[str], None]  # is given its device, "cpu" or "cuda:N"
 
@@ -46,7 +39,7 @@ def run_parallel(
     """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        owned = _connect(workers, gpus=workers if device.startswith("cuda") else 0)
+        owned = ray_local.connect(workers, gpus=workers if device.startswith("cuda") else 0)
     except NotEnoughResources:
         raise
     except Exception as error:
@@ -62,20 +55,6 @@ def run_parallel(
         if owned:
             ray_local.disconnect()
         shutil.rmtree(folder / "ray", ignore_errors=True)
-
-
-def _connect(workers: int, *, gpus: int) -> bool:
-    """``ray_local.connect`` with patience."""
-    for name, value in PATIENCE.items():
-        os.environ.setdefault(name, value)
-    for _ in range(STARTS - 1):
-        try:
-            return ray_local.connect(workers, gpus=gpus)
-        except NotEnoughResources:
-            raise
-        except Exception:  # Ray has no class of its own for a start that took too long
-            ray_local.disconnect()
-    return ray_local.connect(workers, gpus=gpus)
 
 
 def _trainer(work: Work, workers: int, *, gpu: bool, folder: Path) -> Any:

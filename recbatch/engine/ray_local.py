@@ -1,54 +1,136 @@
-"""Ray: started, asked, and stopped. With ``driver`` the only module that knows how Ray dies."""
+"""Ray: started, asked, and stopped."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import pickle
-import re
+import socket
 import sys
 from importlib import import_module
 from typing import Any
 
+from recbatch.engine.cluster_errors import ClusterAddressUnusable, ClusterUnreachable, RayDidNotStart
 from recbatch.engine.errors import NotEnoughResources
-from recbatch.engine.pools import Handle, Host, Job, Ticket, WorkerDied, WorkerRaised
+from recbatch.engine.head import find_token, one_line, refused
 
 OBJECT_STORE_BYTES = 200 << 20  # keys travel through Ray, not pixels
-RESULT_TIMEOUT_S = 30.0
+PROBE_S = 5.0
+STARTS = 3
+PATIENCE = {  # Ray's own limits end a start on a machine that does other work
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+}
 
 
 def connect(workers: int, *, gpus: float = 0) -> bool:
     """Be connected to Ray: the one that runs already, the job's cluster (RAY_ADDRESS), else a new local one.
 
-    Returns whether the caller has to call ``disconnect``.
+    Returns:
+        Whether the caller has to call ``disconnect``.
+
+    Raises:
+        ClusterAddressUnusable, ClusterUnreachable, ClusterNeedsToken, ClusterRefusesToken: of RAY_ADDRESS.
+        RayDidNotStart: of a local one.
+        NotEnoughResources: there are fewer GPUs than ``gpus``.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # a stated value keeps Ray from warning
-    address = os.environ.get("RAY_ADDRESS")
-    if not address and "ray" not in sys.modules:
-        # Read when Ray is imported; makes every listener of a local run 127.0.0.1. Never on a cluster.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    address = os.environ.get("RAY_ADDRESS", "")
+    prepare(local=address in ("", "local"))
     ray = load()
     owned = not ray.is_initialized()
-    if owned:
-        mute(True)
-    if owned and address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    if owned and address not in ("", "local"):
+        join(ray, address)
     elif owned:
-        ray.init(
-            num_cpus=workers,
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        start(ray, workers)
     present = ray.cluster_resources().get("GPU", 0.0)
     if gpus > present:  # an actor that can't be placed never fails, it stays pending
         if owned:
             disconnect()
         raise NotEnoughResources(f"{gpus:g} GPUs", f"{present:g}")
     return owned
+
+
+def prepare(*, local: bool) -> None:
+    """Settings that Ray takes from the environment; what a user has set stands above them."""
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "ray" in sys.modules:
+        # Ray has read the two below at its import. Set now, they would reach its servers and not this process,
+        # which then waits in vain for 20 s. Left alone, Ray finds a mode by itself (tokens, since 2.59).
+        return
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # a stated value keeps Ray from warning
+    if local:  # makes every listener of a local run 127.0.0.1. Never on a cluster.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+def join(ray: Any, address: str) -> None:
+    """Connect to a cluster, after a look whether it is there: Ray itself waits for minutes, or for ever."""
+    if address.startswith(("http://", "https://")):
+        raise ClusterAddressUnusable(
+            address,
+            "in RAY_ADDRESS is that of a job server",
+            "Use it with 'recbatch submit', or unset RAY_ADDRESS to run on this machine",
+        )
+    if address != "auto":
+        probe(address.removeprefix("ray://"), grpc="://" not in address)
+    mute(True)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # another version, a head that has just gone
+        disconnect()
+        raise ClusterUnreachable(address, " ".join(str(error).split())[:240]) from None
+
+
+def start(ray: Any, workers: int) -> None:
+    """A Ray of this machine alone. It gives its own node 30 s, which no setting changes: so more than once."""
+    for attempt in range(1, STARTS + 1):
+        mute(True)
+        try:
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+            return
+        except Exception as error:  # Ray has no class of its own for a start that took too long
+            disconnect()
+            if attempt == STARTS:
+                raise RayDidNotStart(STARTS, one_line(str(error))) from error
+
+
+def probe(address: str, *, grpc: bool) -> None:
+    """Ask a cluster's control store whether it lives and takes our token. Raises what fits."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ClusterAddressUnusable(
+            address, "in RAY_ADDRESS is not host:port", "Write HEAD:6379, or unset it"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S).close()
+    except OSError as error:
+        raise ClusterUnreachable(address, (error.strerror or str(error) or "no answer").lower()) from None
+    if not grpc or os.environ.get("RAY_USE_TLS", "0") != "0":
+        return
+    token, place = find_token(os.environ)
+    rpc: Any = import_module("grpc")
+    with rpc.insecure_channel(address) as channel:
+        call = channel.unary_unary(
+            "/ray.rpc.NodeInfoGcsService/CheckAlive",
+            request_serializer=bytes,  # an empty message needs no schema, and the answer is not read
+            response_deserializer=bytes,
+        )
+        try:
+            call(b"", timeout=PROBE_S, metadata=(("authorization", f"Bearer {token}"),) if token else ())
+        except rpc.RpcError as error:
+            code = error.code().name
+            if code == "UNAUTHENTICATED":
+                raise refused(address, token, place) from None
+            if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+                raise ClusterUnreachable(address, "what listens there is no Ray cluster") from None
 
 
 def load() -> Any:
@@ -69,66 +151,3 @@ def mute(quiet: bool) -> None:
     worker: Any = import_module("ray._private.worker")
     if hasattr(worker, "_worker_logs_enabled"):
         worker._worker_logs_enabled = not quiet
-
-
-class RayPool:
-    """One actor a worker. No restarts and no retries by Ray: the driver owns both."""
-
-    def __init__(self, *, gpus_per_worker: float = 0) -> None:
-        ray = self._ray = load()
-        resources = ray.remote(num_cpus=1, num_gpus=gpus_per_worker, max_restarts=0, max_task_retries=0)
-        self._actor = resources(Host)
-        self._actors: list[Any] = []
-        present = ray.cluster_resources()
-        self.capacity = max(1, int(present.get("CPU", 1)))  # more would wait for a place, and for ever
-        if gpus_per_worker:
-            self.capacity = max(1, min(self.capacity, int(present.get("GPU", 0) / gpus_per_worker)))
-
-    def start(self, job: Job) -> tuple[Handle, Ticket]:
-        actor = self._actor.remote(pickle.dumps(job))
-        self._actors.append(actor)
-        return actor, actor.setup.remote()
-
-    def submit(self, handle: Any, task: Any) -> Ticket:
-        ticket: Ticket = handle.run.remote(task)
-        return ticket
-
-    def wait(self, tickets: list[Ticket], timeout_s: float) -> list[Ticket]:
-        done, _ = self._ray.wait(tickets, num_returns=1, timeout=timeout_s)
-        if done and len(tickets) > 1:  # all that are ready by now
-            done, _ = self._ray.wait(tickets, num_returns=len(tickets), timeout=0)
-        return list(done)
-
-    def result(self, ticket: Any) -> Any:
-        from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
-
-        try:
-            return self._ray.get(ticket, timeout=RESULT_TIMEOUT_S)
-        except RayTaskError as error:
-            cause = error.cause
-            raise WorkerRaised(f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}") from None
-        except RayActorError as error:
-            raise WorkerDied(_short(error)) from None
-        except (GetTimeoutError, RayError) as error:
-            raise WorkerDied(f"{type(error).__name__}: {_short(error)}") from None
-
-    def kill(self, handle: Any) -> None:
-        with contextlib.suppress(Exception):  # a Ray that is gone has no actors either
-            self._ray.kill(handle, no_restart=True)
-        if handle in self._actors:
-            self._actors.remove(handle)
-
-    def close(self) -> None:
-        for actor in list(self._actors):
-            self.kill(actor)
-
-
-def _short(error: BaseException) -> str:
-    """What Ray says, without its pages of advice."""
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
-    for mark in ("Worker exit detail: ", "The actor died", "The actor is dead"):
-        _, found, rest = text.partition(mark)
-        if found:
-            text = rest if mark.endswith(": ") else found + rest
-            break
-    return text.partition(" Some common causes")[0][:160].rstrip(". ")

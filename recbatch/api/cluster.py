@@ -1,0 +1,189 @@
+"""Jobs on a Ray cluster: submit a command, watch it, stop it, take it up again.
+
+job = cluster.submit(["compress", "s3://photos", "s3://archive"], archive="s3://archive", address="http://head:8265")
+cluster.wait(job.job.id, address="http://head:8265").exit_status
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from recbatch.api.common import Location
+
+if TYPE_CHECKING:
+    from recbatch.engine.orders import JobState, Submitted
+    from recbatch.engine.runs import RunStatus
+    from recbatch.engine.submission import Cluster
+
+Code: TypeAlias = Literal["package", "image"]
+
+SECRET_NAME = re.compile(
+    r"SECRET|TOKEN|PASSW|CREDENTIAL|PRIVATE|ACCESS_?KEY|API_?KEY|(^|_)KEY$|(^|_)AUTH$|SIGNATURE",
+    re.IGNORECASE,
+)
+PLACE_OF_A_SECRET = re.compile(r"_(FILE|PATH|DIR|URI)$", re.IGNORECASE)
+
+
+def connect(address: str | None = None, *, allow_version_skew: bool = False) -> Cluster:
+    """The cluster at ``address``, http://HEAD:8265; by default that of RAY_API_SERVER_ADDRESS or RAY_ADDRESS.
+
+    Raises ClusterAddressMissing, ClusterAddressUnusable, ClusterUnreachable, ClusterNeedsToken,
+    ClusterRefusesToken, RayVersionDiffers, PythonTooOld.
+    """
+    from recbatch.engine.submission import Cluster
+
+    return Cluster(address, allow_version_skew=allow_version_skew)
+
+
+def submit(
+    words: Sequence[str],
+    *,
+    archive: Location = "",
+    paths: Sequence[str] = (),
+    same: Mapping[str, Any] | None = None,
+    address: str | None = None,
+    name: str | None = None,
+    code: Code = "package",
+    image: str | None = None,
+    pip: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    shared_paths: bool = False,
+    driver_cpus: float = 0,
+    allow_version_skew: bool = False,
+) -> Submitted:
+    """Have a cluster run ``recbatch WORDS``; attach to the same work where it runs already.
+
+    Args:
+        words: a command line of recbatch, without the program.
+        archive: the archive that it works on, for ``jobs status``.
+        paths: what in ``words`` names files; these must be URLs, or ``shared_paths``.
+        same: what makes two calls the same work; ``words`` by default.
+        name: of the job, instead of one made from ``same``: letters, digits and ``._-``.
+        code: "package": the job brings this recbatch along; "image": its nodes have recbatch.
+        image: of a container that driver and workers run in; it must hold recbatch.
+        pip: packages for the nodes to install first, which takes a while and needs an index that they reach.
+        env: variables of driver and workers; never secrets.
+        shared_paths: all nodes see the paths of this machine.
+        driver_cpus: that the driver occupies; 0 starts it anywhere at once.
+        allow_version_skew: go on with another version of Ray than the cluster's.
+
+    Returns:
+        The job, whether it ran already, and how many bytes of code it brought.
+
+    Raises:
+        SecretOnTheWay, LocalPathOnCluster, BadJobName, ClashingJobOptions, PackageTooLarge, SubmissionFailed, and
+        those of ``connect``.
+    """
+    from recbatch.engine.cluster_errors import BadJobName, ClashingJobOptions, LocalPathOnCluster
+    from recbatch.engine.orders import Order
+
+    env = dict(env or {})
+    if image and pip:
+        raise ClashingJobOptions("--image and --pip", "Ray can't install packages into a container")
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", name):
+        raise BadJobName(name)
+    refuse_secrets(words, env)
+    for path in paths:
+        if "://" not in path and not shared_paths:  # also at localhost, where a tunnel may begin
+            raise LocalPathOnCluster(path)
+    order = Order(
+        name=name or job_name(words[0], same if same is not None else list(words)),
+        command=("python", "-m", "recbatch", *words),
+        archive=os.fspath(archive),
+        code="image" if image else code,
+        image=image or "",
+        pip=tuple(pip),
+        env=env,
+        cpus=driver_cpus,
+    )
+    return connect(address, allow_version_skew=allow_version_skew).submit(order)
+
+
+def wait(
+    job: str,
+    *,
+    address: str | None = None,
+    on_log: Callable[[str], None] | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
+    pending_s: float | None = None,
+    allow_version_skew: bool = False,
+) -> JobState:
+    """Wait for a job's end; ``exit_status`` of what it returns is the job's own.
+
+    Args:
+        on_log: called with what the job prints.
+        tell: called with a sentence now and then while the job waits for its place.
+        pending_s: seconds after which that wait ends with JobKeepsWaiting.
+    """
+    cluster = connect(address, allow_version_skew=allow_version_skew)
+    return cluster.wait(job, on_log=on_log, tell=tell, pending_s=pending_s)
+
+
+def jobs(*, address: str | None = None) -> list[JobState]:
+    """The jobs that the cluster remembers, newest first."""
+    return connect(address, allow_version_skew=True).jobs()
+
+
+def job(job: str, *, address: str | None = None) -> JobState:
+    """One job by its id, or the newest attempt of this name. Raises UnknownJob."""
+    return connect(address, allow_version_skew=True).job(job)
+
+
+def logs(job: str, *, address: str | None = None, follow: bool = False) -> Iterator[str]:
+    """What a job has printed; with ``follow`` up to its end."""
+    cluster = connect(address, allow_version_skew=True)
+    if follow:
+        yield from cluster.follow(job)
+    else:
+        yield cluster.logs(job)
+
+
+def stop(job: str, *, address: str | None = None) -> JobState:
+    """Ask a job to commit what is finished and to end, and wait for that."""
+    return connect(address, allow_version_skew=True).stop(job)
+
+
+def resume(job: str, *, address: str | None = None, allow_version_skew: bool = False) -> Submitted:
+    """Submit a job's command again, as its next attempt, with this machine's recbatch."""
+    return connect(address, allow_version_skew=allow_version_skew).resume(job)
+
+
+def runs(archive: Location, *, limit: int | None = None) -> list[RunStatus]:
+    """Runs into an archive by its own ledger, newest first; it needs no cluster."""
+    from recbatch.archive import Archive
+    from recbatch.engine.runs import read_runs
+
+    return read_runs(Archive.open(os.fspath(archive)), limit)
+
+
+def job_name(command: str, same: Any) -> str:
+    """The same for the same work, whoever submits it: ``recbatch-compress-0123456789abcdef``."""
+    text = json.dumps(same, sort_keys=True, default=str, ensure_ascii=True)
+    return f"recbatch-{command}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def refuse_secrets(words: Sequence[str], env: Mapping[str, str]) -> None:
+    """Raises SecretOnTheWay."""
+    from recbatch.engine.cluster_errors import SecretOnTheWay
+
+    for variable, value in env.items():
+        if SECRET_NAME.search(variable) and not PLACE_OF_A_SECRET.search(variable):
+            raise SecretOnTheWay(f"The variable {variable}")
+        if has_password(value):
+            raise SecretOnTheWay(f"The password in the URL of {variable}")
+    for word in words:
+        if has_password(word):
+            raise SecretOnTheWay(f"The password in the URL of {urlsplit(word).hostname}")
+
+
+def has_password(text: str) -> bool:
+    try:
+        return "://" in text and bool(urlsplit(text).password)
+    except ValueError:
+        return False
