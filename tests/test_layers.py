@@ -30,17 +30,19 @@ def floor(inside: str, never: set[str]) -> Floor:
     return Floor(inside=frozenset(inside.split()), never=frozenset(never))
 
 
-LOWER = "rec models stream images codec archive"
+LOWER = "rec models stream images codec archive s3 health"
 FLOORS = {
     "errors": floor("", HEAVY | STORAGE | {"PIL", "numpy", "typer", "rich"}),
+    "health": floor("", HEAVY | STORAGE | {"PIL", "numpy", "typer", "rich"}),
     "stream": floor("", HEAVY | STORAGE | {"PIL", "typer", "rich"}),
     "images": floor("stream", HEAVY | STORAGE | {"typer", "rich"}),
     "rec": floor("", STORAGE | {"ray", "torch", "PIL", "typer", "rich"}),
     "models": floor("", STORAGE | {"ray", "numba", "typer", "rich"}),
     "codec": floor("rec models stream images", STORAGE | {"ray", "typer", "rich"}),
-    "archive": floor("", {"ray", "torch", "PIL", "numba", "typer", "rich"}),
+    "s3": floor("", HEAVY | {"PIL", "numpy", "typer", "rich", "fsspec", "s3fs"}),
+    "archive": floor("s3 health", {"ray", "torch", "PIL", "numba", "typer", "rich"}),
     "engine": floor(f"{LOWER}", {"typer", "rich"}),
-    "bench": floor(f"api {LOWER}", {"ray"}),
+    "bench": floor(f"api engine {LOWER}", {"ray"}),
     "train": floor(f"{LOWER}", {"ray"}),
     "api": floor(f"engine {LOWER}", {"ray", "typer", "rich"}),
     "cli": floor(f"api engine bench train {LOWER}", {"ray"}),

@@ -33,10 +33,13 @@ def compress(
     max_pixels: int = 200_000_000,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    listing: Location | None = None,
     workers: int | None = None,
     gpus_per_worker: float = 0,
+    wait_s: float | None = None,
     retry_quarantined: bool = False,
     dry_run: bool = False,
+    page: bool = False,
     executor: Executor = "ray",
     progress: Callable[[Any], None] | None = None,
 ) -> Report:
@@ -55,8 +58,14 @@ def compress(
         exact_files: lossless images give back their source files, not only their pixels; a file that can't be
             rebuilt from its pixels is kept as it is.
         model: by default ``exact-s`` for lossless coding, ``photo-s2`` for lossy.
+        listing: a file that names the source's objects, in place of listing it: CSV with a header or Parquet with
+            the columns ``key``, ``size`` and ``etag`` or ``last_modified``, or an S3 Inventory's ``manifest.json``.
+        wait_s: seconds that a cluster may take to find the first worker a place.
+        page: keep the run's page (``recbatch.report``) in the archive at the end, as jobs on a cluster do.
     """
     from recbatch import engine
+    from recbatch.api.page import keep_page
+    from recbatch.engine.journal import SUBMISSION_VARIABLE
 
     settings = make_settings(
         quality=quality,
@@ -75,19 +84,24 @@ def compress(
         keep_originals=keep_originals,
         max_pixels=max_pixels,
     )
-    return engine.compress(
+    report = engine.compress(
         os.fspath(source),
         os.fspath(archive),
         settings=settings,
         include=tuple(include),
         exclude=tuple(exclude),
+        listing=None if listing is None else os.fspath(listing),
         workers=workers,
         gpus_per_worker=gpus_per_worker,
+        wait_s=wait_s,
         retry_quarantined=retry_quarantined,
         dry_run=dry_run,
         executor=executor,
         progress=progress,
     )
+    if report.run and (page or SUBMISSION_VARIABLE in os.environ):
+        keep_page(archive, report.run)
+    return report
 
 
 def restore(
@@ -98,11 +112,14 @@ def restore(
     format: str = "original-or-png",
     workers: int | None = None,
     overwrite: bool = False,
+    version: int | None = None,
     progress: Callable[[Any], None] | None = None,
 ) -> Report:
-    """Write the archive's images as files again, under the same keys."""
+    """Write the archive's images, as they are now or in an earlier version, as files again, under the same keys."""
     from recbatch import engine
+    from recbatch.api.archives import check_version
 
+    check_version(archive, version)
     return engine.restore(
         os.fspath(archive),
         os.fspath(destination),
@@ -110,5 +127,6 @@ def restore(
         format=format,
         workers=workers,
         overwrite=overwrite,
+        version=version,
         progress=progress,
     )

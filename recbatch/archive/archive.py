@@ -39,7 +39,7 @@ from recbatch.archive.schema import (
     table_to_records,
 )
 from recbatch.archive.stats import Stats, gather
-from recbatch.archive.store import LEDGER, LOG, Sink, Store, plain
+from recbatch.archive.store import LEDGER, LOG, Sink, Store, listed, plain
 from recbatch.archive.writer import write_records
 
 Default = TypeVar("Default")
@@ -102,15 +102,20 @@ class Archive:
                 raise NotAnArchive(store.url, "it is a file")
             if any(store.local.iterdir()):
                 raise NotAnArchive(store.url, "the folder holds other files")
+        if others := store.strangers():
+            raise NotAnArchive(store.url, f"the prefix holds other objects, such as {others[0]}")
         with store.errors(writing=True):
             try:
-                DeltaTable.create(
-                    store.table_uri,
-                    TABLE,
-                    name="recbatch archive",
-                    configuration=TABLE_PROPERTIES,
-                    raise_if_key_not_exists=False,
-                    storage_options=store.storage_options,
+                options = store.storage_options
+                listed(
+                    lambda: DeltaTable.create(
+                        store.table_uri,
+                        TABLE,
+                        name="recbatch archive",
+                        configuration=TABLE_PROPERTIES,
+                        raise_if_key_not_exists=False,
+                        storage_options=options,
+                    )
                 )
             except Exception:
                 if not exist_ok or not store.names(LOG):
@@ -260,7 +265,9 @@ class Archive:
 
     def _matching(self, where: str) -> set[str]:
         """Keys of the rows that meet an SQL condition; DataFusion reads only the columns it names."""
-        query = QueryBuilder().register("archive", self._table)
+        query = QueryBuilder().register(
+            "archive", self._store.table(self._version)
+        )  # old keys may have expired
         try:
             reader = query.execute(f"SELECT key FROM archive WHERE (\n{where}\n)")
         except DeltaError as error:

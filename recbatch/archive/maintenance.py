@@ -113,7 +113,7 @@ def sweep(
     dry_run: bool = True,
     force: bool = False,
 ) -> Sweep:
-    """``vacuum``, and the plans of runs long past; tells what that costs and gains.
+    """``vacuum``, the plans of runs long past, and log entries of more than 30 days; tells what that costs and gains.
 
     Raises:
         UnsafeGrace: ``grace`` is shorter than 7 days, and not forced.
@@ -135,6 +135,8 @@ def sweep(
         vacuum(archive, grace=grace, dry_run=False, force=force)
         for name in plans:
             store.delete(name)
+        with store.errors(writing=True):
+            store.table().cleanup_metadata()  # log entries of versions past their retention; commits never do it
     return Sweep(
         version=archive.version,
         dry_run=dry_run,

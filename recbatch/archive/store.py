@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import io
 import json
 import os
 import re
-import shutil
-import uuid
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import fsspec
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from recbatch import s3
 from recbatch.archive.errors import (
     ArchiveNotFound,
     ArchiveNotReadable,
@@ -32,16 +32,25 @@ from recbatch.archive.errors import (
     StoreUnreachable,
     TornLog,
 )
+from recbatch.archive.files_local import LocalFiles, fsync
 from recbatch.errors import RecbatchError
 
+if TYPE_CHECKING:
+    from recbatch.archive.files_s3 import S3Files
+
+T = TypeVar("T")
+LISTINGS = 4  # of one folder, where their answers break off
 LEDGER = "_recbatch"
 LOG = "_delta_log"
 
 # deltalake decodes percent signs once too often: it writes such a folder in one place and reads it in another
 _UNSAFE_PATH = re.compile(r"%[0-9A-Fa-f]{2}|\\|[\x00-\x1f]")
+_UNSAFE_PREFIX = re.compile(r"%[0-9A-Fa-f]{2}|[?#\\\x00-\x1f\x7f]|//|(^|/)\.\.?(/|$)")
 _FULL = re.compile(r"No space left|Disk quota exceeded|os error (28|122)\b|XMinioStorageFull", re.IGNORECASE)
 _DENIED = re.compile(
     r"Permission ?denied|Access ?Denied|necessary privileges|Read-only file system|Forbidden"
+    r"|Missing AccessKeyId|169\.254\.169\.254"
+    r"|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|valid authentication credentials"
     r"|os error (1|13|30)\b",
     re.IGNORECASE,
 )
@@ -52,7 +61,7 @@ _PASSING = re.compile(
 _TOO_NEW = re.compile(r"Unsupported minimum (reader|writer) version \d+|Feature '[^']*' is not supported")
 _DAMAGED = re.compile(r"Json|Parquet|Arrow|Truncated|contiguous|log segment|kernel error", re.IGNORECASE)
 _LONGEST_TEXT = 300
-_REMOTE_LIBRARIES = ("botocore", "aiobotocore", "aiohttp")  # their errors are no OSErrors
+_REMOTE_LIBRARIES = ("botocore", "obstore")  # their errors are no OSErrors
 
 
 class Store:
@@ -77,6 +86,11 @@ class Store:
             rest = rest.strip("/")
             if not rest:
                 raise InvalidLocation(text, "no bucket is named")
+            if _UNSAFE_PREFIX.search(rest):
+                raise InvalidLocation(
+                    text,
+                    "Delta tables can't lie under '%' with two digits, '?', '#', '//', '.' or a line break",
+                )
             self.url = self.table_uri = f"s3://{rest}"
         else:
             raise InvalidLocation(text, f"{scheme}:// is not a store that archives can lie on")
@@ -88,26 +102,31 @@ class Store:
 
     @property
     def storage_options(self) -> dict[str, str] | None:
-        """What deltalake is told beside the AWS_* variables, which it reads itself."""
+        """What deltalake is told: address and keys of this moment, so never kept. Raises StoreUnreachable."""
         if self.local is not None:
             return None
         if "AWS_S3_ALLOW_UNSAFE_RENAME" in os.environ:
             raise InvalidLocation(
                 self.url, "AWS_S3_ALLOW_UNSAFE_RENAME is set, which would let commits overwrite one another"
             )
-        options = {"max_retries": "3", "retry_timeout": "30s"}  # the loop around a commit tries again itself
-        if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
-            options["AWS_ALLOW_HTTP"] = "true"
-        return options
+        try:
+            return s3.account().delta_options()
+        except Exception as error:  # botocore's own, from whoever was asked for keys
+            raise StoreUnreachable(self.url, plain(error)) from error
 
     def table(self, version: int | None = None) -> DeltaTable:
         """A fresh handle; one is never used again after a commit."""
         try:
-            return DeltaTable(self.table_uri, version=version, storage_options=self.storage_options)
+            options = self.storage_options
+            return listed(lambda: DeltaTable(self.table_uri, version=version, storage_options=options))
         except (OSError, DeltaError) as error:
             problem = self.explain(error)
             if isinstance(problem, CorruptArchive) and (torn := self._torn_entry()):
                 problem = TornLog(self.url, torn)
+            if isinstance(problem, ArchiveNotFound) and self.local is None:
+                self.names(
+                    LOG
+                )  # a missing bucket looks like a missing table to Delta; this call tells them apart
             raise problem from error
 
     def _torn_entry(self) -> str | None:
@@ -130,42 +149,34 @@ class Store:
         with self.errors(writing=True):
             for name in names:
                 with contextlib.suppress(FileNotFoundError):
-                    _fsync(log / name)
-            _fsync(log)
-            _fsync(self.local)
+                    fsync(log / name)
+            fsync(log)
+            fsync(self.local)
 
     # --- files
 
-    @property
-    def fs(self) -> Any:
-        return fsspec.filesystem("s3")
+    @functools.cached_property
+    def files(self) -> LocalFiles | S3Files:
+        if self.local is not None:
+            return LocalFiles(self.local)
+        from recbatch.archive.files_s3 import S3Files
 
-    def where(self, name: str) -> str:
-        return (
-            f"{self.table_uri.removeprefix('s3://')}/{name}" if self.local is None else str(self.local / name)
-        )
+        name, prefix = s3.split(self.url)
+        return S3Files(s3.account().bucket(name, prefix))
 
     def size(self, name: str) -> int | None:
         """Bytes of a file, None when there is none."""
         with self.errors():
             try:
-                if self.local is not None:
-                    return (self.local / name).stat().st_size
-                self.fs.invalidate_cache(self.where(name).rpartition("/")[0])
-                return int(self.fs.info(self.where(name))["size"])
+                return self.files.size(name)
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[Any]:
-        """A seekable binary file; FileNotFoundError passes through."""
-        if self.local is not None:
-            with open(self.local / name, "rb") as file:
-                yield file
-        else:
-            # no cache: Parquet knows what it needs, and the default one would read 50 MB ahead of every piece
-            with self.fs.open(self.where(name), "rb", cache_type="none") as file:
-                yield file
+        """A seekable binary file that reads no more than it is asked for; FileNotFoundError passes through."""
+        with self.files.reading(name) as file:
+            yield file
 
     def read(self, name: str) -> bytes | None:
         with self.errors():
@@ -178,97 +189,39 @@ class Store:
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[Sink]:
         """A new file that stands whole and durably when the block ends, and not at all when it fails."""
-        with self.errors(writing=True):
-            if self.local is not None:
-                yield from self._write_local(self.local / name)
-            else:
-                yield from self._write_remote(self.where(name))
-
-    def _write_local(self, path: Path) -> Iterator[Sink]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "xb", buffering=1 << 20) as file:
-            try:
-                yield Sink(file)
-                file.flush()
-                os.fsync(file.fileno())
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                with contextlib.suppress(OSError):
-                    file.close()  # flushes; on a full disk it fails once more
-                raise
-        _fsync(path.parent)
-
-    def _write_remote(self, path: str) -> Iterator[Sink]:
-        file = self.fs.open(path, "wb", autocommit=False)
-        try:
+        with self.errors(writing=True), self.files.writing(name) as file:
             yield Sink(file)
-            file.close()
-            file.commit()
-        except BaseException:
-            with contextlib.suppress(Exception):
-                file.discard()
-            raise
 
     def put(self, name: str, data: bytes) -> None:
         """Write or replace a small file; readers see the old bytes or the new ones."""
         with self.errors(writing=True):
-            if self.local is None:
-                self.fs.pipe_file(self.where(name), data)
-                return
-            temporary = f"{name}.{uuid.uuid4().hex[:8]}.tmp"
-            with self.writing(temporary) as file:
-                file.write(data)
-            os.replace(self.local / temporary, self.local / name)
-            _fsync((self.local / name).parent)
+            self.files.put(name, data)
 
     def put_once(self, name: str, data: bytes) -> bool:
         """Write a small file unless it exists; True when this call made it."""
         with self.errors(writing=True):
-            if self.local is None:
-                try:
-                    self.fs.pipe_file(self.where(name), data, mode="create")
-                except OSError as error:
-                    if isinstance(error, FileExistsError) or _precondition_failed(error):
-                        return False
-                    raise
-                return True
-            temporary = f"{name}.{uuid.uuid4().hex[:8]}.tmp"
-            with self.writing(temporary) as file:
-                file.write(data)
-            try:
-                os.link(self.local / temporary, self.local / name)
-            except FileExistsError:
-                return False
-            except OSError:  # no hard links here: nearly as good
-                if (self.local / name).exists():
-                    return False
-                shutil.copyfile(self.local / temporary, self.local / name)
-                _fsync(self.local / name)
-            finally:
-                os.unlink(self.local / temporary)
-            _fsync((self.local / name).parent)
-            return True
+            return self.files.put_once(name, data)
 
     def names(self, folder: str) -> list[str]:
         """Names of the files directly in a folder, sorted; empty when there is none."""
         with self.errors():
             try:
-                if self.local is not None:
-                    return sorted(entry.name for entry in os.scandir(self.local / folder) if entry.is_file())
-                self.fs.invalidate_cache(self.where(folder))
-                return sorted(
-                    path.rpartition("/")[2] for path in self.fs.ls(self.where(folder), detail=False)
-                )
+                return listed(lambda: self.files.names(folder))
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
+    def strangers(self) -> list[str]:
+        """What stands directly under an object store's prefix and is no part of an archive."""
+        if self.local is not None:
+            return []
+        files: Any = self.files
+        with self.errors():
+            names = listed(files.top)
+        return [name for name in names if name not in (f"{LEDGER}/", f"{LOG}/")]
+
     def delete(self, name: str) -> None:
         with self.errors(writing=True), contextlib.suppress(FileNotFoundError):
-            if self.local is not None:
-                (self.local / name).unlink()
-            else:
-                self.fs.rm_file(self.where(name))
+            self.files.delete(name)
 
     # --- errors
 
@@ -302,6 +255,18 @@ class Store:
         if isinstance(error, DeltaError) and _DAMAGED.search(whole) and not _PASSING.search(whole):
             return CorruptArchive(self.url, text)
         return StoreUnreachable(self.url, text)
+
+
+def listed(ask: Callable[[], T]) -> T:
+    """Ask again where a listing broke off: object_store repeats failed requests, but not half an answer."""
+    for turn in range(1, LISTINGS):
+        try:
+            return ask()
+        except Exception as error:
+            if not is_storage_error(error) or "list response body" not in str(error):
+                raise
+            time.sleep(0.2 * turn)
+    return ask()
 
 
 def is_storage_error(error: Exception) -> bool:
@@ -341,15 +306,20 @@ class Sink(io.RawIOBase):
 
 def plain(error: BaseException) -> str:
     """An error's text in one line: without colours, native stack traces and full stop."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)) or type(error).__name__
+    text = re.sub(r"\x1b\[[0-9;]*m|\u21b3 ?", "", str(error)) or type(error).__name__
+    text = re.split(r"\n\s*Debug source:", text)[0]
     kept = [
         line.strip()
         for line in text.splitlines()
         if not re.match(r"\s*(\d+: |at [./<])|\s*stack backtrace", line)
     ]
     line = re.sub(
-        r"^((Generic )?(delta )?kernel error: )", "", " ".join(filter(None, kept)), flags=re.IGNORECASE
+        r"^((Generic )?(delta )?kernel error(:| ->) )", "", " ".join(filter(None, kept)), flags=re.IGNORECASE
     )
+    if answer := re.search(r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", line):  # what S3 itself says
+        line = f"{answer[1]}: {answer[2]}"
+    if re.search(r"169\.254\.169\.254|Missing AccessKeyId|no AWS credentials", line):
+        line = "no AWS credentials were found"
     if len(line) > _LONGEST_TEXT:  # stores like to send whole pages
         return line[:_LONGEST_TEXT].rstrip() + " ..."
     return line.rstrip(". ")
@@ -362,16 +332,3 @@ def _file_path(url: str) -> str:
     if parts.netloc not in ("", "localhost"):
         raise InvalidLocation(url, f"file:// names another machine, {parts.netloc}")
     return unquote(parts.path)
-
-
-def _precondition_failed(error: OSError) -> bool:
-    response = getattr(error.__cause__, "response", None) or {}
-    return bool(response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"))
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recbatch.cli import options
+from recbatch.cli import bench_stores, options
 from recbatch.cli.text import print_json
 
 HELP = """Measure rate, quality and speed. Needs the extra recbatch[bench].
@@ -401,3 +401,6 @@ def speed(
         progress=talk(quiet=quiet),
     )
     show(result, lambda: render.speed_tables(result), as_json=as_json)
+
+
+bench_app.command("stores", help=bench_stores.HELP)(bench_stores.stores)

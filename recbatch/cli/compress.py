@@ -82,12 +82,29 @@ def compress(
         list[str] | None,
         typer.Option("--exclude", metavar="GLOB", help="Not keys that match; may be repeated."),
     ] = None,
+    listing: Annotated[
+        str | None,
+        typer.Option(
+            "--listing",
+            metavar="FILE",
+            help="Do not list SOURCE: its objects stand in this CSV, Parquet or S3 Inventory manifest.json.",
+        ),
+    ] = None,
     max_pixels: options.MaxPixels = options.DEFAULT_MAX_PIXELS,
     workers: options.Workers = None,
     gpus_per_worker: Annotated[
         float,
         typer.Option("--gpus-per-worker", min=0, metavar="N", help="GPUs per worker; fractions share one."),
     ] = 0,
+    wait_for_workers: Annotated[
+        float | None,
+        typer.Option(
+            "--wait-for-workers",
+            min=0,
+            metavar="SECONDS",
+            help="On a cluster that grows: how long the first worker may wait for its place; 0 not at all.",
+        ),
+    ] = None,
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="Try images again that were quarantined before.")
     ] = False,
@@ -99,15 +116,24 @@ def compress(
         ),
     ] = Executor.ray,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Count what would be done; write nothing. 'recbatch plan' foretells size and time.",
+        ),
+    ] = False,
+    page: Annotated[
+        bool,
+        typer.Option("--report", help="Keep the run's page in the archive, as 'recbatch report' makes it."),
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    log_format: options.LogFormat = None,
     debug: options.Debug = False,
 ) -> None:
     import recbatch
 
-    with Progress("compress", as_json=as_json, quiet=quiet) as progress:
+    with Progress("compress", as_json=as_json, quiet=quiet, log_format=log_format) as progress:
         report = recbatch.compress(
             source,
             archive,
@@ -127,13 +153,20 @@ def compress(
             keep_originals=keep_originals.value,
             include=include or (),
             exclude=exclude or (),
+            listing=listing,
             max_pixels=max_pixels,
             workers=workers,
             gpus_per_worker=gpus_per_worker,
+            wait_s=wait_for_workers,
+            page=page,
             retry_quarantined=retry_quarantined,
             dry_run=dry_run,
             executor=executor.value,
             progress=progress.event,
         )
     print_report(report, archive=archive, as_json=as_json, quiet=quiet)
+    if dry_run and report.images and not (as_json or quiet):
+        typer.echo(
+            "'recbatch plan' with the same options foretells how large it becomes, and how long it takes"
+        )
     raise typer.Exit(report.exit_status)

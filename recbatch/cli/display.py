@@ -1,6 +1,7 @@
 """Progress of long work, on standard error: a bar on a terminal, else a plain line every 30 seconds.
 
-With ``--json`` a job's events themselves go to standard output, one object a line; ``--quiet`` shows nothing.
+``--log-format`` has lines on a terminal too, with times, or as JSON. With ``--json`` a job's events themselves go to
+standard output, one object a line; ``--quiet`` shows nothing.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from recbatch.cli import logs
+from recbatch.cli.logs import LogFormat
 from recbatch.cli.text import bytes_text, count, duration_text, plain, print_json
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from recbatch.archive.verify import Checked
-    from recbatch.engine.events import Event, ImageQuarantined, Planned
+    from recbatch.engine.events import Committed, Event, ImageQuarantined, Planned, WaitingForWorkers
 
 LINE_EVERY_S = 30.0
 WARNINGS_SHOWN = 10  # quarantined images named one by one; the archive has all of them as rows
@@ -43,10 +45,11 @@ class Screen:
     def __enter__(self) -> Screen:
         if not self._shown:
             return self
-        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        if logs.chosen() is None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._bar = start_bar(self._verb)
         else:
-            self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
+            here = copy_context()  # a thread has a context of its own, which would not know the log's format
+            self._ticker = threading.Thread(target=here.run, args=(self._tick,), name="progress", daemon=True)
             self._ticker.start()
         return self
 
@@ -59,12 +62,21 @@ class Screen:
         if self._ticker is not None:
             self._ticker.join()
 
+    @property
+    def has_bar(self) -> bool:
+        return self._bar is not None
+
     def say(self, line: str) -> None:
         """A line that stays."""
         if self._bar is not None:
             self._bar[0].console.print(line, markup=False, highlight=False, soft_wrap=True)
         elif self._shown:
-            typer.echo(line, err=True)
+            logs.say(line)
+
+    def record(self, event: str, level: str, **fields: Any) -> None:
+        """The same for a log collector."""
+        if self._shown:
+            logs.say("", event=event, level=level, **fields)
 
     def draw(self) -> None:
         """Show the present status, where there is a bar."""
@@ -73,13 +85,25 @@ class Screen:
             done, total, facts = self._status()
             bar.update(task, completed=done, total=total or None, facts=", ".join(facts))
 
-    def line(self) -> str:
+    def line(self, state: str = "") -> str:
         done, total, facts = self._status()
-        return ", ".join([f"{self._verb}: {done:,} of {count(total, 'image')}", *facts])
+        state = f"{state}, " if state else ""
+        return ", ".join([f"{self._verb}: {state}{done:,} of {count(total, 'image')}", *facts])
 
     def _tick(self) -> None:
         while not self._stopped.wait(LINE_EVERY_S):
-            typer.echo(self.line(), err=True)
+            self.tell()
+
+    def tell(self, state: str = "") -> None:
+        """The present status as a line."""
+        if logs.chosen() is LogFormat.json:
+            done, total, facts = self._status()
+            more = {"state": state} if state else {}
+            self.record(
+                "progress", "info", verb=self._verb, done=done, total=total, facts=list(facts), **more
+            )
+        else:
+            logs.say(self.line(state))
 
 
 def start_bar(verb: str) -> tuple[RichProgress, TaskID]:
@@ -161,11 +185,16 @@ class Tally:
 class Progress:
     """Shows the events of one job; use as a context manager and pass ``event`` as the progress callback."""
 
-    def __init__(self, verb: str, *, as_json: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, verb: str, *, as_json: bool = False, quiet: bool = False, log_format: LogFormat | None = None
+    ) -> None:
+        if log_format is not None:
+            logs.use(log_format)
         self.verb, self.as_json, self.quiet = verb, as_json, quiet
         self.tally = Tally()
+        self.last_commit_s = float("-inf")
         self.warnings = 0
-        self.screen = Screen(verb, self.status, shown=not (as_json or quiet))
+        self.screen = Screen(verb, self.status, shown=is_shown(as_json, quiet))
 
     def __enter__(self) -> Progress:
         self.screen.__enter__()
@@ -184,10 +213,29 @@ class Progress:
         from recbatch.engine import events
 
         self.tally.update(event, now_s=time.monotonic())
-        if self.as_json:
-            if not isinstance(event, events.Finished):  # the report follows as the last line
-                print_json({"event": event_name(event), **plain(event)})
-            return
+        if self.as_json and not isinstance(event, events.Finished):  # the report follows as the last line
+            print_json({"event": event_name(event), **plain(event)})
+        if logs.chosen() is LogFormat.json:
+            self.record(event)
+        elif not self.as_json or logs.chosen() is not None:
+            self.say(event)
+
+    def record(self, event: Event) -> None:
+        """An event for a log collector; shards are left to the sums that ``progress`` has every 30 seconds."""
+        from recbatch.engine import events
+
+        if isinstance(event, events.Finished):
+            facts = {name: value for name, value in event.report.to_dict().items() if name != "failures"}
+            self.screen.record("finished", "info", **facts)
+        elif not isinstance(event, events.ShardDone):
+            usual = events.Planned, events.WorkersReady, events.Committed
+            level = "info" if isinstance(event, usual) else "warning"
+            self.screen.record(event_name(event), level, **plain(event))
+
+    def say(self, event: Event) -> None:
+        """An event for people, where it is worth a line."""
+        from recbatch.engine import events
+
         match event:
             case events.Planned():
                 self.screen.say(planned_line(event))
@@ -199,19 +247,39 @@ class Progress:
                     self.screen.say("more images are quarantined; they are not listed here")
             case events.ActorDied():
                 self.screen.say(f"a worker was lost ({event.reason}); shard {event.shard}: {event.action}")
+            case events.WaitingForWorkers():
+                self.screen.say(waiting_line(event))
+            case events.NodeLeft():
+                self.screen.say(f"node {event.node[:12]} is left: {event.reason}")
+            case events.Committed() if not self.screen.has_bar and self.is_rare():
+                self.screen.say(committed_line(event))
+            case events.Finished() if self.tally.done and not self.screen.has_bar and not self.quiet:
+                self.screen.tell("stopped" if event.report.interrupted else "finished")
             case events.Stopping():
                 self.screen.say(f"{event.signal}: finishing what is under way and committing it ...")
             case _:
                 pass
         self.screen.draw()
 
+    def is_rare(self) -> bool:
+        """Whether no commit had a line for a while."""
+        now_s = time.monotonic()
+        if now_s - self.last_commit_s < LINE_EVERY_S:
+            return False
+        self.last_commit_s = now_s
+        return True
+
 
 class VerifyProgress:
     """Shows how far a verification is; used as ``Progress`` is."""
 
-    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, *, as_json: bool = False, quiet: bool = False, log_format: LogFormat | None = None
+    ) -> None:
+        if log_format is not None:
+            logs.use(log_format)
         self.checked: Checked | None = None
-        self.screen = Screen("verify", self.status, shown=not (as_json or quiet))
+        self.screen = Screen("verify", self.status, shown=is_shown(as_json, quiet))
 
     def __enter__(self) -> VerifyProgress:
         self.screen.__enter__()
@@ -235,6 +303,11 @@ class VerifyProgress:
         self.screen.draw()
 
 
+def is_shown(as_json: bool, quiet: bool) -> bool:
+    """Events on standard output stand for lines on standard error, unless a log was asked for as well."""
+    return not quiet and (not as_json or logs.chosen() is not None)
+
+
 def event_name(event: Any) -> str:
     """``ShardDone`` is ``shard-done`` in JSON."""
     name = type(event).__name__
@@ -244,6 +317,20 @@ def event_name(event: Any) -> str:
 def quarantined_line(event: ImageQuarantined) -> str:
     name = "" if event.error.startswith(event.key) else f"{event.key}: "  # most sentences begin with it
     return f"quarantined [{event.code}] {name}{event.error}"
+
+
+def waiting_line(event: WaitingForWorkers) -> str:
+    return (
+        f"waiting for a place for {count(event.wanted, 'worker')}: {duration_text(event.seconds)} by now, "
+        f"{duration_text(event.patience_s)} at most"
+    )
+
+
+def committed_line(event: Committed) -> str:
+    return (
+        f"committed {count(event.images, 'image')} in {count(event.shards, 'shard')}: version {event.version}, "
+        f"in {duration_text(event.seconds)}"
+    )
 
 
 def planned_line(event: Planned) -> str:

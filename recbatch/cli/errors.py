@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import typer
 from typer.exceptions import TyperException
 
+from recbatch.cli import logs
 from recbatch.errors import RecbatchError
 
 INTERRUPTED = 130
@@ -80,9 +81,13 @@ def first_line(error: BaseException) -> str:
 def report(error: BaseException, *, debug: bool, as_json: bool) -> int:
     """Print the error where it belongs; returns the exit status."""
     failure = describe(error)
-    if debug:
-        traceback.print_exception(error, file=sys.stderr)
-    sys.stderr.write(f"Error: {failure.message}\n")
+    if logs.chosen() is logs.LogFormat.json:
+        trace = {"traceback": "".join(traceback.format_exception(error))} if debug else {}
+        logs.say("", event="error", level="error", code=failure.code, message=failure.message, **trace)
+    else:
+        if debug:
+            traceback.print_exception(error, file=sys.stderr)
+        logs.say(f"Error: {failure.message}")
     if as_json:
         body = {"code": failure.code, "message": failure.message, "exit_status": failure.exit_status}
         sys.stdout.write(json.dumps({"event": "error", **body}) + "\n")

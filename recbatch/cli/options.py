@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from recbatch.cli import logs
+
 ArchiveUrl = Annotated[
     str, typer.Argument(metavar="ARCHIVE", help="Archive: a folder, or a URL such as s3://bucket/prefix.")
 ]
@@ -75,6 +77,14 @@ Workers = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output instead of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+LogFormat = Annotated[
+    logs.LogFormat | None,
+    typer.Option(
+        "--log-format",
+        envvar=logs.VARIABLE,
+        help="Lines on standard error, with times or as JSON, in place of a progress bar.",
+    ),
+]
 # app.main looks for --debug itself, so that it also covers errors in parsing; here it is only declared.
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

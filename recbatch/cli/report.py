@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from recbatch.cli import logs
 from recbatch.cli.text import bytes_text, count, duration_text, print_json
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ def print_report(report: Report, *, archive: str, as_json: bool = False, quiet: 
         return
     problems = [f"warning: {problem}" for problem in report.problems]
     for line in problems:
-        typer.echo(line, err=True)
+        logs.say(line, level="warning")
     if not quiet:
         for line in report_lines(report, archive=archive):
             typer.echo(line)
     if report.quarantined and not quiet:
-        typer.echo(remedy_line(report, archive), err=True)
+        logs.say(remedy_line(report, archive), level="warning")
 
 
 def report_lines(report: Report, *, archive: str) -> list[str]:

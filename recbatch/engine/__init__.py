@@ -11,7 +11,8 @@ A caller needs ``compress``, ``restore`` and the ``Report`` that both return; ``
 """
 
 from recbatch.engine.compress import compress
+from recbatch.engine.recompress import recompress
 from recbatch.engine.report import Report
 from recbatch.engine.restore import restore
 
-__all__ = ["Report", "compress", "restore"]
+__all__ = ["Report", "compress", "recompress", "restore"]

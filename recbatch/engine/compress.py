@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from recbatch.engine import events, ledger
+from recbatch.engine import events, ledger, metrics
 from recbatch.engine.actor import DEFAULT_CODEC, EncodeJob, quarantined, stem
 from recbatch.engine.commit import Committer
 from recbatch.engine.driver import Driver, Tuning
+from recbatch.engine.journal import Journal
 from recbatch.engine.plan import Plan, Shard
-from recbatch.engine.pools import Pool, open_pool
+from recbatch.engine.pools import Pool, expected_workers, open_pool
 from recbatch.engine.report import Report
-from recbatch.engine.resources import cpus_available
 from recbatch.engine.results import ShardResult
 from recbatch.engine.signals import stop_on_signals
 from recbatch.engine.source import Item
@@ -36,6 +36,7 @@ def compress(
     settings: Settings,
     workers: int | None = None,
     gpus_per_worker: float = 0,
+    wait_s: float | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     listing: str | None = None,
@@ -53,8 +54,9 @@ def compress(
         source: a folder, a file, or an fsspec URL.
         archive: where the archive lies; it is made where there is none.
         settings: how images are coded.
-        workers: processes that encode; as many as there are cores by default.
+        workers: processes that encode; by default as many as this machine has cores, or the cluster places.
         gpus_per_worker: may be a fraction; 0 encodes on the CPU.
+        wait_s: how long a cluster may take to find the first worker a place.
         include: patterns of the files to take, instead of the known image extensions.
         exclude: patterns of files to leave out.
         listing: a file that names the source's objects (CSV, Parquet, S3 Inventory); the source is not listed then.
@@ -76,9 +78,8 @@ def compress(
     check(workers=workers, shard_bytes=shard_bytes, executor=executor)
     start = time.monotonic()
     tuning = tuning or Tuning()
-    progress = progress or events.ignore
-    cores = cpus_available()
-    wanted = workers or cores
+    tell: events.Progress = progress or events.ignore
+    wanted = workers or expected_workers(executor)
     fingerprint = json.dumps(asdict(settings), sort_keys=True, default=str)
 
     with survey(source, include=include, exclude=exclude, archive=archive, listing=listing) as found:
@@ -92,9 +93,7 @@ def compress(
                 retry_quarantined=retry_quarantined,
             )
 
-        def announce(plan: Plan, table: Archive | None) -> Report:
-            shards = plan.count_shards()
-            progress(planned(plan, shards=shards, skipped=found.skipped, workers=min(wanted, shards)))
+        def report_of(plan: Plan, table: Archive | None) -> Report:
             return Report(
                 known=plan.known,
                 known_bad=plan.known_bad,
@@ -105,20 +104,34 @@ def compress(
                 plan=plan.digest,
                 version=table.version if table is not None else -1,
                 dry_run=dry_run,
-                shards=shards,
+                shards=plan.count_shards(),
             )
+
+        def announce(report: Report, plan: Plan) -> Report:
+            tell(
+                events.Planned(
+                    images=plan.images,
+                    bytes=plan.bytes,
+                    shards=report.shards,
+                    known=plan.known,
+                    skipped=found.skipped,
+                    workers=min(wanted, report.shards),
+                )
+            )
+            return report
 
         def finish(report: Report) -> Report:
             report = replace(report, seconds=time.monotonic() - start)
-            progress(events.Finished(report=report))
+            tell(events.Finished(report=report))
             return report
 
         table = open_if_there(archive)
         plan = plan_for(table)
         if dry_run:
-            return finish(replace(announce(plan, table), images=plan.images, bytes_in=plan.bytes))
+            report = replace(report_of(plan, table), images=plan.images, bytes_in=plan.bytes)
+            return finish(announce(report, plan))
         if not plan.images:
-            return finish(announce(plan, table))
+            return finish(announce(report_of(plan, table), plan))
 
         models = models_of(settings)  # an unknown one is refused before an archive is made
         if table is None:
@@ -131,38 +144,46 @@ def compress(
             # Others committed meanwhile. From here on they can't any more, so what is known now stays so.
             plan = plan_for(table)
         plan = plan.of_epoch(epoch)
-        report = announce(plan, table)
+        report = report_of(plan, table)
         if not plan.images:
-            return finish(report)
+            return finish(announce(report, plan))
         ledger.store_plan(table, plan, settings=fingerprint)
 
-        count = min(wanted, report.shards)
-        with open_pool(executor, count, gpus_per_worker) as pool:
-            count = min(count, pool.capacity)
-            job = EncodeJob(
-                archive=table.url,
-                settings=settings,
-                job=JOB,
-                model_digests=tuple(digest.hex() for digest, _ in models),
-                device="cuda" if gpus_per_worker else "cpu",
-                threads=max(1, cores // count),
-                codec_factory=codec_factory,
-            )
-            report = encode_shards(
-                table,
-                plan,
-                report,
-                job=job,
-                epoch=epoch,
-                pool=pool,
-                workers=count,
-                tuning=tuning,
-                progress=progress,
-            )
-        report = replace(report, seconds=time.monotonic() - start)
-        ledger.store_report(table, report)
-        progress(events.Finished(report=report))
-        return report
+        journal = Journal(
+            table,
+            job=JOB,
+            plan=plan.digest,
+            source=source,
+            settings=json.loads(fingerprint),
+            executor=executor,
+        )
+        tell = events.fan_out(tell, journal, metrics.listener(executor))
+        with journal:
+            report = announce(replace(report, run=journal.run), plan)
+            count = min(wanted, report.shards)
+            with open_pool(executor, count, gpus_per_worker, wait_s) as pool:
+                count = min(count, pool.capacity)
+                job = EncodeJob(
+                    archive=table.url,
+                    settings=settings,
+                    job=JOB,
+                    model_digests=tuple(digest.hex() for digest, _ in models),
+                    device="cuda" if gpus_per_worker else "cpu",
+                    threads=pool.threads(count),
+                    codec_factory=codec_factory,
+                )
+                report = encode_shards(
+                    table,
+                    plan,
+                    report,
+                    job=job,
+                    epoch=epoch,
+                    pool=pool,
+                    workers=count,
+                    tuning=tuning,
+                    progress=tell,
+                )
+            return finish(report)
 
 
 def check(*, workers: int | None, shard_bytes: int | None, executor: str) -> None:
@@ -235,17 +256,6 @@ def encode_shards(
         stages={**report.stages, "commit": committer.seconds},
         version=committer.version,
         interrupted=stop.is_set(),
-    )
-
-
-def planned(plan: Plan, *, shards: int, skipped: int, workers: int) -> events.Planned:
-    return events.Planned(
-        images=plan.images,
-        bytes=plan.bytes,
-        shards=shards,
-        known=plan.known,
-        skipped=skipped,
-        workers=workers,
     )
 
 

@@ -8,16 +8,19 @@ StoreError                 exit 3
 +-- WorkerSetupFailed      a worker could not load what it needs
 +-- WorkersKeepFailing     workers die or fail, and nothing gets done
 +-- NotEnoughResources     the cluster has too few GPUs or CPUs
+UsageError                 exit 2
++-- BadListing             a listing file has a row or a form that can't be used
 ImageError                 one row, quarantined
 +-- PoisonImage            kills or hangs the process that encodes it
 +-- InternalFailure        the codec raised something it never should
 +-- SourceVanished, BrokenLink, NotAFile, UnreadableFile, SourceChanged, FileTooLarge
 +-- UnsafeKey, NameTaken, NoOriginal   one image can't be restored as asked
++-- SourceDiffers, GenerationLoss, FileNotHeld   one row can't be coded again as asked, and stays
 """
 
 from __future__ import annotations
 
-from recbatch.errors import ImageError, StoreError
+from recbatch.errors import ImageError, StoreError, UsageError
 
 
 class SourceNotFound(StoreError):
@@ -66,6 +69,19 @@ class SourceUnreadable(StoreError):
             f"{self.source} can't be read: {self.problem}. "
             "Check address and permissions; run the same command again."
         )
+
+
+class BadListing(UsageError):
+    """A listing file has a row, or a form, that can't be used."""
+
+    code = "bad-listing"
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(place, problem)
+        self.place, self.problem = place, problem
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}. Mend the listing, or leave it out to list the source itself."
 
 
 class DestinationUnwritable(StoreError):
@@ -282,4 +298,52 @@ class NoOriginal(ImageError):
     def __str__(self) -> str:
         return (
             f"{self.key}: the archive holds its pixels, not its file's bytes. Restore it with --format png."
+        )
+
+
+class SourceDiffers(ImageError):
+    """A row's source is not the file any more that was archived."""
+
+    code = "source-differs"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key}: its source is not the file any more that was archived, so its row stays. "
+            "Run 'recbatch compress' for what is new, or recompress with --changed take."
+        )
+
+
+class GenerationLoss(ImageError):
+    """A lossy row would have to be coded again from its own decoded pixels."""
+
+    code = "generation-loss"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key}: its row is lossy, and coding its pixels again would lose more, so it stays. "
+            "Recompress it from its source, or add --lossy-again."
+        )
+
+
+class FileNotHeld(ImageError):
+    """The source's file is wanted from a row that has only its pixels."""
+
+    code = "file-not-held"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return (
+            f"{self.key}: the archive holds its pixels, not its file, so its row stays. "
+            "Recompress it from its source, without --from-archive."
         )

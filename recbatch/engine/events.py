@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from recbatch.engine.report import Report
@@ -20,6 +20,15 @@ class Planned:
     known: int
     skipped: int
     workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingForWorkers:
+    """No worker has a place on the cluster, not yet or no more; told now and then."""
+
+    wanted: int
+    seconds: float  # so far
+    patience_s: float  # then the job ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +50,7 @@ class ShardDone:
     bytes_out: int
     pixels: int
     seconds: float
+    stages: Mapping[str, float] = field(default_factory=dict)  # seconds by stage: read, encode, write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +68,14 @@ class ActorDied:
     attempt: int
     reason: str
     action: str  # "retry", "split" or "quarantine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeLeft:
+    """Workers keep dying on one node and on no other, or can't start there: it is used no more."""
+
+    node: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +99,32 @@ class Finished:
 
 
 Event: TypeAlias = (
-    Planned | WorkersReady | ShardDone | ImageQuarantined | ActorDied | Committed | Stopping | Finished
+    Planned
+    | WaitingForWorkers
+    | WorkersReady
+    | ShardDone
+    | ImageQuarantined
+    | ActorDied
+    | NodeLeft
+    | Committed
+    | Stopping
+    | Finished
 )
 Progress: TypeAlias = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
     """The progress of one who does not look."""
+
+
+def fan_out(*listeners: Progress) -> Progress:
+    """One that tells all of these, in their order."""
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell
 
 
 def tell_result(progress: Progress, result: ShardResult) -> None:
@@ -103,5 +140,6 @@ def tell_result(progress: Progress, result: ShardResult) -> None:
             bytes_out=result.bytes_out,
             pixels=result.pixels,
             seconds=result.seconds,
+            stages=result.stages,
         )
     )

@@ -10,9 +10,19 @@ from typing import Any
 
 from recbatch.engine import errors
 from recbatch.engine.source import READ_ATTEMPTS, Content, Item, Tally, first_line
+from recbatch.s3 import is_s3
 
 
 def find_remote(source: str, takes: Callable[[str], bool], tally: Tally) -> Iterator[Item]:
+    """What lies below a URL, lazily; from S3 sorted by key, from other stores as fsspec lists them, all at once.
+
+    Raises SourceNotFound, SourceUnreadable.
+    """
+    if is_s3(source):
+        from recbatch.engine.bucket import find_objects
+
+        yield from find_objects(source, takes, tally)
+        return
     filesystem, root = _filesystem(source)
     try:
         filesystem.invalidate_cache()
@@ -35,6 +45,14 @@ def find_remote(source: str, takes: Callable[[str], bool], tally: Tally) -> Iter
 
 
 def read_remote(item: Item, limit: int) -> Content:
+    """The object's bytes in one state.
+
+    Raises SourceVanished, SourceChanged, UnreadableFile, FileTooLarge for the object, SourceUnreadable for its store.
+    """
+    if is_s3(item.uri):
+        from recbatch.engine.bucket import read_object
+
+        return read_object(item, limit)
     if item.size > limit:
         raise errors.FileTooLarge(item.key, item.size, limit)
     filesystem, path = _filesystem(item.uri)

@@ -37,6 +37,7 @@ class Report:
     version: int = -1  # of the archive, after the last commit
     job: str = ""
     plan: str = ""
+    run: str = ""  # its name in the archive's journal; none where nothing was to be done
     failures: tuple[tuple[str, str, str], ...] = ()  # (key, code, sentence) of the first ones
     problems: tuple[str, ...] = ()  # of the source, beside single images: folders that can't be listed
     interrupted: bool = False

@@ -103,17 +103,22 @@ def find_items(
         raise UsageError("The source is an empty name. Give a folder or a URL.")
     choice = Choice(include=tuple(include), exclude=tuple(exclude))
     local = local_path(source)
+    inside = f"{_inside(source, archive)}/"
+
+    def takes(key: str) -> bool:
+        return choice.takes(key) and (inside == "/" or not key.startswith(inside))
+
     found: Iterator[Item]
     if listing is not None:
         from recbatch.engine.inventory import find_listed
 
-        found = find_listed(listing, source, choice.takes, tally)
+        found = find_listed(listing, source, takes, tally)
     elif local is not None:
         found = _find_local(local, choice, archive, tally)
     else:
         from recbatch.engine.remote import find_remote
 
-        found = find_remote(source, choice.takes, tally)
+        found = find_remote(source, takes, tally)
     empty = True
     for item in found:
         empty = False
@@ -122,6 +127,14 @@ def find_items(
         if tally.problems:
             raise errors.SourceUnreadable(source, tally.problems[0])
         raise errors.SourceEmpty(source, tally.skipped)
+
+
+def _inside(source: str, archive: str | None) -> str:
+    """The archive's place in a source that is a URL too, relative to it; empty where it lies elsewhere."""
+    above, within = source.rstrip("/") + "/", (archive or "").rstrip("/")
+    if within + "/" == above:
+        raise UsageError(f"{source} is both source and archive. Name another place for the archive.")
+    return within.removeprefix(above) if "://" in source and within.startswith(above) else ""
 
 
 def local_path(url: str) -> bytes | None:

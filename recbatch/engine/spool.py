@@ -19,7 +19,7 @@ from recbatch.engine.source import Item
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RUN_ROWS = 100_000  # in memory at once, some 50 MB
+RUN_ROWS = 50_000  # in memory at once, some 25 MB
 BATCH_ROWS = 1_000  # of a run being read, of which a merge has many
 
 Row: TypeAlias = tuple[str, str, int, int, str]  # an Item's fields: key, uri, size, mtime_ns, etag
