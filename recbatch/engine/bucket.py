@@ -10,6 +10,7 @@ from __future__ import annotations
 import posixpath
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote_plus
@@ -59,7 +60,11 @@ def list_keys(bucket: str, prefix: str) -> Iterator[tuple[str, int, str, str]]:
     client.meta.events.register("before-parse.s3.ListObjectsV2", _keep_page, unique_id=_RAW)
     token: dict[str, str] = {}
     while True:
-        answer = client.list_objects_v2(Bucket=bucket, Prefix=prefix, **token)
+        mine = _raw_wanted.set(True)
+        try:
+            answer = client.list_objects_v2(Bucket=bucket, Prefix=prefix, **token)
+        finally:
+            _raw_wanted.reset(mine)
         page = ElementTree.fromstring(answer[_RAW])
         space = page.tag.partition("}")[0] + "}" if page.tag.startswith("{") else ""
         for entry in page.iterfind(f"{space}Contents"):
@@ -74,9 +79,14 @@ def list_keys(bucket: str, prefix: str) -> Iterator[tuple[str, int, str, str]]:
 
 
 def _keep_page(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
-    if response_dict["status_code"] == 200:
+    if response_dict["status_code"] == 200 and _raw_wanted.get():
         customized_response_dict[_RAW] = response_dict["body"]
         response_dict["body"] = b"<ListBucketResult/>"
+
+
+_raw_wanted = ContextVar(
+    "raw_wanted", default=False
+)  # others list with the same client and want botocore's answer
 
 
 def _single(source: str, bucket: str, key: str) -> Item:
