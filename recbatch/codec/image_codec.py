@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from recbatch.codec.quality import ms_ssim, psnr
 from recbatch.codec.rate import TargetOutOfReach
 from recbatch.codec.types import DEFAULT_MODELS, Encoded, Settings, Source
 from recbatch.errors import ImageError, RecbatchError
-from recbatch.images import KeepOriginal, Picture, pixels_sha256, read_picture
+from recbatch.images import KeepOriginal, Picture, picture_size, pixels_sha256, read_picture
 from recbatch.images.png import recipe
 from recbatch.models import weights
 
@@ -54,6 +54,13 @@ class NotWithoutLoss(ImageError):
             f"No stream can hold this image without loss: {self.reason}. "
             "Keep the file itself, or give --quality to have it converted."
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(Source):
+    """A source, read: a picture to encode, or what becomes of the file instead."""
+
+    found: Picture | Encoded | RecbatchError
 
 
 class ImageCodec:
@@ -97,13 +104,21 @@ class ImageCodec:
         if isinstance(encoded, Encoded):
             ms_ssim(picture.pixels, self._decoder.decode(encoded.stream).pixels)
 
+    def shape_of(self, source: Source) -> tuple[int, ...]:
+        """Width and height by the file's header, before any orientation; empty where it tells none."""
+        return picture_size(source.data, max_pixels=self.settings.max_pixels)
+
+    def prepare(self, source: Source) -> Prepared:
+        """The part of ``encode`` that is no network's: a thread may do it ahead, with the same result."""
+        return Prepared(name=source.name, data=source.data, found=self._read(source))
+
     def encode(self, sources: Sequence[Source]) -> list[Encoded | RecbatchError]:
-        """One result per source, in order; an image's error is returned, not raised."""
+        """One result per source, in order; an image's error is returned, not raised. Takes prepared ones, too."""
         results: dict[int, Encoded | RecbatchError] = {}
         batch: list[tuple[int, Picture]] = []
         pixels = 0
         for i, source in enumerate(sources):
-            picture = self._read(source)
+            picture = source.found if isinstance(source, Prepared) else self._read(source)
             if not isinstance(picture, Picture):
                 results[i] = self._capped(picture)
                 continue

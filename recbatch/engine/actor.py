@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import math
+import os
+import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,9 +20,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from recbatch import __version__
 from recbatch.engine import errors
 from recbatch.engine.allocation import keep_freed_memory
+from recbatch.engine.feed import READ_THREADS as READ_THREADS
+from recbatch.engine.feed import Feed, Outcome, Ready
+from recbatch.engine.feed import outcome as outcome
+from recbatch.engine.feed import slices_of as slices_of
 from recbatch.engine.plan import Shard
+from recbatch.engine.resources import cpus_available
 from recbatch.engine.results import Clock, ShardResult, peak_rss_bytes
-from recbatch.engine.source import Content, Item, notes_of, read_item
+from recbatch.engine.source import Content, Item, notes_of
 from recbatch.errors import ImageError, RecbatchError
 from recbatch.stream import preview_size
 
@@ -30,16 +35,16 @@ if TYPE_CHECKING:
     from recbatch.archive import Archive, DataFile, Record
     from recbatch.codec import Encoded, Settings
 
-SLICE_IMAGES = 16  # of one call of the codec, which batches what has one shape
-SLICE_BYTES = 16 << 20
-READ_THREADS = 4
 DEFAULT_CODEC = "recbatch.codec:ImageCodec"
 
 
 class Codec(Protocol):
-    """What the engine needs of ``codec.ImageCodec``; importing that here would load torch in the driver."""
+    """What the engine needs of ``codec.ImageCodec``; importing that here would load torch in the driver.
 
-    def encode(self, sources: Sequence[Content]) -> list[Encoded | RecbatchError]: ...
+    It may offer more, see ``Feed``. A source has at least a name.
+    """
+
+    def encode(self, sources: Sequence[Any]) -> list[Encoded | RecbatchError]: ...
 
     def warm_up(self) -> None: ...
 
@@ -57,7 +62,7 @@ class EncodeJob:
     job: str
     model_digests: tuple[str, ...] = ()  # hex; the weights come out of the archive
     device: str = "cpu"
-    threads: int = 1
+    threads: int = 1  # 0: all cores that the process may use
     codec_factory: str = DEFAULT_CODEC
 
     def build(self) -> EncodeWorker:
@@ -71,8 +76,8 @@ class EncodeWorker:
         self._job = job
         self._archive: Archive = Archive.open(job.archive)
         weights = [self._archive.model(digest) for digest in job.model_digests] or None
-        factory: CodecFactory = load_name(job.codec_factory)
-        self._codec: Codec = factory(job.settings, weights=weights, device=job.device)
+        self._codec = make_codec(job, weights)
+        self._feed = Feed(self._codec, threads=job.threads or cpus_available())
         use_threads(job.threads)
         keep_freed_memory()
         self._codec.warm_up()  # compiling counts as start-up, not as the first image's time
@@ -82,52 +87,62 @@ class EncodeWorker:
         clock = Clock()
         start = time.perf_counter()
         records: list[Record] = []
-        for batch in self._slices(shard.items, clock):
+        for batch in self._feed.batches(shard.items, clock):
             records.extend(self._encode(batch, shard.name, clock))
         records.sort(key=lambda record: record.key)
         with clock.stage("write"):
             file = self._archive.write_file(records, stem=stem(self._job.job, shard.name))
         return account(shard, records, file, clock, time.perf_counter() - start)
 
-    def _slices(
-        self, items: Sequence[Item], clock: Clock
-    ) -> Iterator[list[tuple[Item, Content | ImageError]]]:
-        """Items with their bytes, some at a time; the next slice is read while this one is encoded."""
-        with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read") as threads:
-            waiting: deque[list[tuple[Item, Future[Content]]]] = deque()
-            slices = iter(slices_of(items))
-            while True:
-                while len(waiting) < 2 and (batch := next(slices, None)) is not None:
-                    waiting.append([(item, threads.submit(read_item, item)) for item in batch])
-                if not waiting:
-                    return
-                with clock.stage("read"):  # the time waited, not the time spent by the threads
-                    ready = [(item, outcome(future)) for item, future in waiting.popleft()]
-                yield ready
-
-    def _encode(
-        self, batch: list[tuple[Item, Content | ImageError]], shard: str, clock: Clock
-    ) -> Iterator[Record]:
-        good: list[tuple[Item, Content]] = []
-        for item, content in batch:
-            if isinstance(content, ImageError):
-                yield quarantined(item, content, shard=shard)
+    def _encode(self, batch: list[Outcome], shard: str, clock: Clock) -> Iterator[Record]:
+        good: list[Ready] = []
+        for one in batch:
+            if isinstance(one, Ready):
+                good.append(one)
             else:
-                good.append((item, content))
+                item, problem = one
+                yield quarantined(item, problem, shard=shard)
         if not good:
             return
         start = time.perf_counter()
         with clock.stage("encode"):
-            results = encode_all(self._codec, [content for _, content in good])
+            results = encode_all(self._codec, [ready.source for ready in good])
         each_ms = 1000 * (time.perf_counter() - start) / len(good)
-        for (item, content), result in zip(good, results, strict=True):
+        for ready, result in zip(good, results, strict=True):
+            item, content = ready.item, ready.content
             if isinstance(result, RecbatchError):
                 yield quarantined(item, result, shard=shard, content=content)
             else:
                 yield archived(item, content, result, shard=shard, encode_ms=each_ms)
 
 
-def encode_all(codec: Codec, sources: Sequence[Content]) -> list[Encoded | RecbatchError]:
+def make_codec(job: EncodeJob, weights: Sequence[bytes] | None) -> Codec:
+    """Raises WorkerSetupFailed where the job wants a GPU and this machine's PyTorch finds none."""
+    factory: CodecFactory = load_name(job.codec_factory)
+    try:
+        return factory(job.settings, weights=weights, device=job.device)
+    except Exception as error:
+        problem = gpu_problem() if job.device.startswith("cuda") else ""
+        if not problem or isinstance(error, RecbatchError):
+            raise
+        raise errors.WorkerSetupFailed(problem) from error
+
+
+def gpu_problem() -> str:
+    """Why PyTorch can't use a GPU in this process; "" where it can."""
+    import torch
+
+    if torch.cuda.is_available():
+        return ""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+    if torch.version.cuda is None:
+        return f"its PyTorch {torch.__version__} is built for the CPU alone, and the job wants a GPU"
+    return (
+        f"PyTorch finds no GPU on {socket.gethostname()} (CUDA_VISIBLE_DEVICES is {given}); does nvidia-smi?"
+    )
+
+
+def encode_all(codec: Codec, sources: Sequence[Any]) -> list[Encoded | RecbatchError]:
     """Encode; an exception that the codec should have kept to one image is kept to it here."""
     try:
         return codec.encode(sources)
@@ -143,26 +158,6 @@ def encode_all(codec: Codec, sources: Sequence[Content]) -> list[Encoded | Recba
         return [problem]
     text = " ".join(str(problem).split())[:200]
     return [errors.InternalFailure(sources[0].name, f"{type(problem).__name__}: {text}")]
-
-
-def slices_of(items: Sequence[Item]) -> Iterator[list[Item]]:
-    batch: list[Item] = []
-    room = SLICE_BYTES
-    for item in items:
-        if batch and (len(batch) >= SLICE_IMAGES or item.size > room):
-            yield batch
-            batch, room = [], SLICE_BYTES
-        batch.append(item)
-        room -= item.size
-    if batch:
-        yield batch
-
-
-def outcome(future: Future[Content]) -> Content | ImageError:
-    try:
-        return future.result()
-    except ImageError as error:
-        return error
 
 
 def archived(item: Item, content: Content, encoded: Encoded, *, shard: str, encode_ms: float) -> Record:
@@ -266,7 +261,11 @@ def load_name(path: str) -> Callable[..., Any]:
 
 
 def use_threads(count: int) -> None:
-    """Each worker its share of the cores: Ray sets OMP_NUM_THREADS to 1, and without Ray all take all."""
+    """Each worker its share of the cores: Ray sets OMP_NUM_THREADS to 1, and without Ray all take all.
+
+    0: all that this process may use, see ``limit_cpus``.
+    """
+    count = count or cpus_available()
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(count)
     if (numba := sys.modules.get("numba")) is not None:

@@ -5,15 +5,17 @@ A pool starts workers, hands them tasks in order, and tells what became of each.
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import socket
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from recbatch.engine.errors import WorkerSetupFailed
+from recbatch.engine.resources import cpus_available
 from recbatch.errors import RecbatchError
 
 
@@ -29,6 +31,8 @@ class Job(Protocol):
 
 Handle: TypeAlias = Any  # one worker; each pool has its own
 Ticket: TypeAlias = Hashable  # one call in flight
+HERE = "here"  # the one node of a pool without others
+ON_A_CLUSTER = 64  # workers, to cut a plan into shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,14 @@ class Hello:
 
 
 class WorkerDied(Exception):
-    """The process is gone, or nobody can say whether it is."""
+    """The process is gone, or nobody can say whether it is.
+
+    ``with_node``: its machine went, or the way to it: no image's fault.
+    """
+
+    def __init__(self, reason: str, *, with_node: bool = False) -> None:
+        super().__init__(reason)
+        self.with_node = with_node
 
 
 class WorkerRaised(Exception):
@@ -48,15 +59,42 @@ class WorkerRaised(Exception):
 
 
 class Pool(Protocol):
-    capacity: int  # workers that find a place
+    elastic: bool  # places come and go
+    patience_s: float  # how long the first worker may wait for a place
+
+    @property
+    def capacity(self) -> int:
+        """Workers that may be started; where a pool is elastic, those without a place wait for one."""
+        ...
+
+    @property
+    def places(self) -> int:
+        """Workers that would find a place now, were none there; at least one."""
+        ...
+
+    def threads(self, workers: int) -> int:
+        """Threads for each of so many workers; 0: each finds out where it stands."""
+        ...
 
     def start(self, job: Job) -> tuple[Handle, Ticket]:
         """A new worker and the ticket of its setup; the result is Hello or a RecbatchError."""
         ...
 
+    def arrived(self) -> list[tuple[Handle, str]]:
+        """Workers that have found their place since the last call, and on which node."""
+        ...
+
+    def leave(self, node: str) -> None:
+        """Start no worker there any more."""
+        ...
+
+    def shortage(self, workers: int) -> RecbatchError:
+        """What to tell where not one of so many workers found a place."""
+        ...
+
     def submit(self, handle: Handle, task: Any) -> Ticket: ...
 
-    def wait(self, tickets: list[Ticket], timeout_s: float) -> list[Ticket]:
+    def wait(self, tickets: Sequence[Ticket], timeout_s: float) -> list[Ticket]:
         """Those that are done, in any order; empty after the timeout."""
         ...
 
@@ -97,17 +135,47 @@ class Host:
             return error
 
 
-class InlinePool:
+class OneMachine:
+    """What the pools share whose workers all stand here, from the moment that they are started."""
+
+    elastic = False
+    patience_s = math.inf
+    capacity = 1024
+
+    def __init__(self) -> None:
+        self._arrived: list[tuple[Handle, str]] = []
+
+    @property
+    def places(self) -> int:
+        return cpus_available()
+
+    def threads(self, workers: int) -> int:
+        return max(1, cpus_available() // workers)
+
+    def arrived(self) -> list[tuple[Handle, str]]:
+        found, self._arrived = self._arrived, []
+        return found
+
+    def leave(self, node: str) -> None:
+        pass  # there is no other
+
+    def shortage(self, workers: int) -> RecbatchError:
+        return WorkerSetupFailed(f"none of {workers} found a place")
+
+
+class InlinePool(OneMachine):
     """Everything in this process, when its result is asked for: nothing parallel, nothing protected."""
 
     capacity = 1
 
     def __init__(self) -> None:
+        super().__init__()
         self._calls: dict[int, tuple[Host, Any]] = {}
         self._next = 0
 
     def start(self, job: Job) -> tuple[Handle, Ticket]:
         host = Host(pickle.dumps(job))
+        self._arrived.append((host, HERE))
         return host, self._ticket(host, None)
 
     def submit(self, handle: Handle, task: Any) -> Ticket:
@@ -118,8 +186,8 @@ class InlinePool:
         self._calls[self._next] = (host, task)
         return self._next
 
-    def wait(self, tickets: list[Ticket], timeout_s: float) -> list[Ticket]:
-        return tickets[:1]
+    def wait(self, tickets: Sequence[Ticket], timeout_s: float) -> list[Ticket]:
+        return list(tickets[:1])
 
     def result(self, ticket: Ticket) -> Any:
         assert isinstance(ticket, int)
@@ -138,9 +206,16 @@ class InlinePool:
         self._calls.clear()
 
 
+def expected_workers(executor: str) -> int:
+    """How many there will be where nobody said so; a guess for a cluster, which is not asked yet."""
+    return ON_A_CLUSTER if executor == "ray" and os.environ.get("RAY_ADDRESS") else cpus_available()
+
+
 @contextmanager
-def open_pool(executor: str, workers: int, gpus_per_worker: float = 0) -> Iterator[Pool]:
-    """Workers' processes, and their end."""
+def open_pool(
+    executor: str, workers: int, gpus_per_worker: float = 0, wait_s: float | None = None
+) -> Iterator[Pool]:
+    """Workers' processes, and their end. ``wait_s``: how long a cluster may take to find the first one a place."""
     pool: Pool
     close: Callable[[], None] | None = None
     if executor == "inline":
@@ -150,11 +225,16 @@ def open_pool(executor: str, workers: int, gpus_per_worker: float = 0) -> Iterat
 
         pool = ProcessPool()
     else:
-        from recbatch.engine import ray_local
+        from recbatch.engine import ray_local, ray_pool
 
-        if ray_local.connect(workers, gpus=gpus_per_worker):
+        if ray_local.connect(workers):
             close = ray_local.disconnect
-        pool = ray_local.RayPool(gpus_per_worker=gpus_per_worker)
+        try:
+            pool = ray_pool.RayPool(workers=workers, gpus_per_worker=gpus_per_worker, wait_s=wait_s)
+        except BaseException:
+            if close is not None:
+                close()
+            raise
     try:
         yield pool
     finally:

@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.connection import wait as wait_connections
 from typing import Any
 
-from recbatch.engine.pools import Handle, Host, Job, Ticket, WorkerDied, WorkerRaised
+from recbatch.engine.pools import HERE, Handle, Host, Job, OneMachine, Ticket, WorkerDied, WorkerRaised
 
 _START = "import sys; from recbatch.engine.processes import serve; serve(int(sys.argv[1]))"
 
@@ -87,22 +88,22 @@ class Process:
             call.done, call.error = True, WorkerDied(how)
 
 
-class ProcessPool:
-    capacity = 1024
-
+class ProcessPool(OneMachine):
     def __init__(self) -> None:
+        super().__init__()
         self._processes: list[Process] = []
 
     def start(self, job: Job) -> tuple[Handle, Ticket]:
         process = Process(job)
         self._processes.append(process)
+        self._arrived.append((process, HERE))
         return process, process.setup
 
     def submit(self, handle: Handle, task: Any) -> Ticket:
         ticket: Call = handle.send(task)
         return ticket
 
-    def wait(self, tickets: list[Ticket], timeout_s: float) -> list[Ticket]:
+    def wait(self, tickets: Sequence[Ticket], timeout_s: float) -> list[Ticket]:
         done = _done(tickets)
         if done:
             return done
@@ -132,7 +133,7 @@ class ProcessPool:
             self.kill(process)
 
 
-def _done(tickets: list[Ticket]) -> list[Ticket]:
+def _done(tickets: Sequence[Ticket]) -> list[Ticket]:
     return [ticket for ticket in tickets if isinstance(ticket, Call) and ticket.done]
 
 

@@ -6,6 +6,13 @@ import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_limit: int | None = None
+
+
+def limit_cpus(count: int) -> None:
+    """From now on this process may use so many cores: others of ours stand on the same machine."""
+    global _limit
+    _limit = count
 
 
 def cpus_available(cgroup: Path = _CGROUP) -> int:
@@ -14,6 +21,8 @@ def cpus_available(cgroup: Path = _CGROUP) -> int:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # not on this system
         count = os.cpu_count() or 1
+    if _limit is not None:
+        count = min(count, _limit)
     quota = cpu_quota(cgroup)
     return max(1, min(count, int(quota)) if quota is not None else count)
 

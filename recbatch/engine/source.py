@@ -132,9 +132,13 @@ def find_items(
 def _inside(source: str, archive: str | None) -> str:
     """The archive's place in a source that is a URL too, relative to it; empty where it lies elsewhere."""
     above, within = source.rstrip("/") + "/", (archive or "").rstrip("/")
+    if local_path(source) is not None or not within.startswith(above.rstrip("/")):
+        return ""
     if within + "/" == above:
-        raise UsageError(f"{source} is both source and archive. Name another place for the archive.")
-    return within.removeprefix(above) if "://" in source and within.startswith(above) else ""
+        raise UsageError(
+            f"{source} is both source and archive, the same place. Name another one for the archive."
+        )
+    return within.removeprefix(above) if within.startswith(above) else ""
 
 
 def local_path(url: str) -> bytes | None:

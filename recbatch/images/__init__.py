@@ -23,7 +23,7 @@ from recbatch.images.errors import (
     TruncatedImage,
 )
 from recbatch.images.picture import Metadata, Picture, pixels_sha256
-from recbatch.images.reading import read_picture
+from recbatch.images.reading import picture_size, read_picture
 from recbatch.images.sections import decode_alpha, encode_alpha, pack_metadata, parse_metadata
 from recbatch.images.writing import FORMATS, to_pil, write_picture
 
@@ -41,6 +41,7 @@ __all__ = [
     "encode_alpha",
     "pack_metadata",
     "parse_metadata",
+    "picture_size",
     "pixels_sha256",
     "read_picture",
     "to_pil",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from recbatch.errors import ImageError
 from recbatch.images.depth import sample_bits, what_would_be_lost
 from recbatch.images.errors import KeepOriginal, TruncatedImage
 from recbatch.images.opening import load_pixels, open_image, quiet_pillow
@@ -36,6 +37,16 @@ _EXIF_MARK = b"Exif\0\0"
 _TIFF_DESCRIPTIVE = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432)
 _TIFF_DIRECTORIES = (34665, 34853)  # EXIF, GPS
 _TIFF_ORIENTATION = 274
+
+
+def picture_size(data: bytes, *, max_pixels: int = 200_000_000) -> tuple[int, ...]:
+    """Width and height by the header, before any orientation; empty where it tells none, or too many pixels."""
+    with quiet_pillow():
+        try:
+            image = open_image(data, max_pixels=max_pixels)
+        except ImageError:
+            return ()
+        return image.width, image.height
 
 
 def read_picture(data: bytes, *, max_pixels: int = 200_000_000, convert: bool = False) -> Picture:

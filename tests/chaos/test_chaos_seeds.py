@@ -16,7 +16,6 @@ ROUNDS = 4
 SHORT = (
     "driver killed inside a commit",
     "driver frozen, overtaken, thawed",
-    "zombies write after their driver died",
 )
 
 

@@ -9,7 +9,7 @@ from engine_fakes import BrokenSetup, FakeSettings, fill
 
 from recbatch import archive as archives
 from recbatch.archive import Archive
-from recbatch.engine import actor, compress, errors, events
+from recbatch.engine import compress, errors, events, feed
 from recbatch.engine.driver import Tuning
 from recbatch.errors import UsageError
 
@@ -242,13 +242,13 @@ def test_a_second_signal_is_obeyed_at_once(tmp_path, quick_compress):
 
 def test_the_source_as_it_was_read_is_what_the_row_tells(tmp_path, quick_compress, monkeypatch):
     fill(tmp_path / "in", ["a.png"])
-    real = actor.read_item
+    real = feed.read_item
 
     def read_item(item):
         (tmp_path / "in/a.png").write_bytes(b"changed since it was listed")
         return real(item)
 
-    monkeypatch.setattr(actor, "read_item", read_item)
+    monkeypatch.setattr(feed, "read_item", read_item)
     quick_compress(tmp_path / "in")
     monkeypatch.undo()
     record = rows(tmp_path / "archive")["a.png"]

@@ -26,8 +26,16 @@ class Thing:
 class ScriptedPool:
     """``behave(task)`` returns a value or raises WorkerDied, WorkerRaised; None means that no answer ever comes."""
 
-    def __init__(self, behave, setup=lambda: Hello(pid=1, host="here")):
+    elastic = False
+    patience_s = 60.0
+
+    def __init__(self, behave, setup=lambda: Hello(pid=1, host="here"), nodes=("here",)):
         self.behave, self.setup = behave, setup
+        self.nodes = list(nodes)  # workers find their places on them in turn; none: they wait
+        self.places = 4
+        self.where = {}
+        self.unplaced = []
+        self.left = []
         self.calls = {}  # ticket: (worker, task), in the order of submission
         self.dead = set()
         self.started = 0
@@ -36,7 +44,24 @@ class ScriptedPool:
 
     def start(self, job):
         self.started += 1
+        self.unplaced.append(self.started)
         return self.started, self._ticket(self.started, None)
+
+    def arrived(self):
+        found = []
+        while self.nodes and self.unplaced:
+            worker = self.unplaced.pop(0)
+            node = self.nodes[(worker - 1) % len(self.nodes)]
+            self.where[worker] = node
+            found.append((worker, node))
+        return found
+
+    def leave(self, node):
+        self.left.append(node)
+        self.nodes = [other for other in self.nodes if other != node]
+
+    def shortage(self, workers):
+        return errors.NotEnoughResources(f"{workers} workers", "0")
 
     def submit(self, handle, task):
         assert handle not in self.dead
@@ -51,17 +76,22 @@ class ScriptedPool:
         return self.tickets
 
     def wait(self, tickets, timeout_s):
-        return [ticket for ticket in tickets if self.calls[ticket][1] is None or self._answers(ticket)][:1]
+        return [ticket for ticket in tickets if self._answers(ticket)][:1]
 
     def _answers(self, ticket):
-        return getattr(self.calls[ticket][1], "name", "") not in self.behave.silent
+        worker, task = self.calls[ticket]
+        if task is None:
+            return bool(self.nodes) or worker in self.where
+        return task.name not in self.behave.silent
 
     def result(self, ticket):
-        _, task = self.calls.pop(ticket)
+        self.asked, task = self.calls.pop(ticket)
         return self.setup() if task is None else self.behave(task)
 
     def kill(self, handle):
         self.dead.add(handle)
+        if handle in self.unplaced:
+            self.unplaced.remove(handle)
 
     def close(self):
         pass
@@ -84,6 +114,23 @@ class Behaviour:
                 raise self.error
             return self.error
         return shard
+
+
+class OnNodes(ScriptedPool):
+    """Workers die where ``dies(node, shard)`` says so; with their machine, where it says "node"."""
+
+    def __init__(self, dies, nodes, **options):
+        super().__init__(Behaviour(), nodes=nodes, **options)
+        self.dies, self.on = dies, Counter()
+
+    def result(self, ticket):
+        value = super().result(ticket)
+        if isinstance(value, Shard):
+            node = self.where[self.asked]
+            if how := self.dies(node, value):
+                raise WorkerDied("as told", with_node=how == "node")
+            self.on[node] += 1
+        return value
 
 
 def run(behaviour, shards, *, workers=2, tuning=TUNING, pool=None, on_tick=lambda: None, stop=None):
@@ -238,3 +285,175 @@ def test_a_stop_takes_no_new_shard():
     _, done, _, _ = run(behaviour, things(20, 1), stop=stop, on_tick=lambda: stop.set("SIGTERM"))
     assert len(behaviour.seen) <= 4
     assert sorted(done) == [name.replace("s", "00") for name in sorted(behaviour.seen)]
+
+
+def test_a_shard_whose_machine_goes_is_done_again_as_if_nothing_had_been():
+    losses = iter(["node"] * 3)
+    pool = OnNodes(lambda node, shard: shard.name == "s0" and next(losses, ""), ["a", "b"])
+    driver, done, failed, told = run(None, things(8, 4), pool=pool)
+    assert (len(done), failed) == (8, [])
+    assert {(event.attempt, event.action) for event in told if isinstance(event, events.ActorDied)} == {
+        (1, "retry")
+    }
+    assert (driver.deaths, driver.retries) == (3, 3)
+    assert not pool.left
+
+
+def test_an_image_that_brings_machines_down_is_found_all_the_same():
+    pool = OnNodes(lambda node, shard: "node" * any(thing.key == "002" for thing in shard.items), ["a", "b"])
+    _, done, failed, _ = run(None, things(8, 4), pool=pool, tuning=Tuning(poll_s=0, backoff_s=0, failures=99))
+    assert len(done) == 7
+    assert [(key, type(error)) for key, error in failed] == [("002", errors.PoisonImage)]
+
+
+def test_many_workers_lost_with_one_machine_are_one_failure():
+    lost = {f"s{number}" for number in range(40)}
+
+    def dies(node, shard):
+        return "node" if node == "a" and shard.name in lost and not lost.discard(shard.name) else ""
+
+    tuning = Tuning(poll_s=0, backoff_s=0, failures=1)
+    driver, done, failed, _ = run(None, things(80, 1), pool=OnNodes(dies, "ab"), workers=2, tuning=tuning)
+    assert (len(done), failed) == (80, [])
+    assert driver.deaths >= 2
+
+
+def test_a_node_where_workers_die_and_nowhere_else_is_left_and_no_image_suffers():
+    pool = OnNodes(lambda node, shard: node == "bad", ["good", "bad", "fine"])
+    driver, done, failed, told = run(None, things(60, 2), workers=6, pool=pool)
+    assert (len(done), failed) == (60, [])
+    assert pool.left == ["bad"]
+    (left,) = [event for event in told if isinstance(event, events.NodeLeft)]
+    assert (left.node, "as told" in left.reason) == ("bad", True)
+    assert "split" not in {event.action for event in told if isinstance(event, events.ActorDied)}
+    assert driver.deaths <= 6
+
+
+def test_a_poison_image_is_not_held_against_the_nodes_it_killed_workers_on():
+    pool = OnNodes(lambda node, shard: any(thing.key == "005" for thing in shard.items), ["a", "b"])
+    _, done, failed, _ = run(None, things(64, 8), workers=4, pool=pool)
+    assert (len(done), [key for key, _ in failed]) == (63, ["005"])
+    assert pool.left == []
+
+
+def test_the_only_node_is_never_left():
+    dead = iter(range(6))
+    pool = OnNodes(lambda node, shard: next(dead, None) is not None, ["a"])
+    tuning = Tuning(poll_s=0, backoff_s=0, attempts=9)
+    _, done, _, _ = run(None, things(30, 1), workers=4, pool=pool, tuning=tuning)
+    assert len(done) == 30
+    assert pool.left == []
+
+
+def test_a_node_where_nothing_can_start_is_left_and_only_the_last_one_ends_the_job():
+    def pool_where(fails):
+        def setup():
+            broken = pool.where[pool.asked] in fails
+            return errors.WorkerSetupFailed("no CUDA") if broken else Hello(pid=1, host="x")
+
+        pool = OnNodes(lambda node, shard: "", ["a", "b"], setup=setup)
+        return pool
+
+    pool = pool_where({"a"})
+    _, done, _, _ = run(None, things(30, 1), workers=4, pool=pool)
+    assert (len(done), pool.left, set(pool.on)) == (30, ["a"], {"b"})
+    with pytest.raises(errors.WorkerSetupFailed, match="no CUDA"):
+        run(None, things(30, 1), workers=4, pool=pool_where({"a", "b"}))
+
+
+def test_a_retry_goes_to_another_node():
+    seen = []
+
+    def dies(node, shard):
+        seen.append((shard.name, node))
+        return len([name for name, _ in seen if name == "s3"]) == 1 and shard.name == "s3"
+
+    run(None, things(20, 1), workers=2, pool=OnNodes(dies, ["a", "b"]))
+    first, second = [node for name, node in seen if name == "s3"]
+    assert first != second
+
+
+def test_without_a_place_the_driver_waits_says_so_and_ends_with_the_reason(monkeypatch):
+    monkeypatch.setattr("recbatch.engine.driver.TELL_EVERY_S", 0.02)
+    pool = ScriptedPool(Behaviour(), nodes=())
+    pool.patience_s = 0.1
+    told = []
+    driver = Driver(
+        pool=pool,
+        job=None,
+        workers=3,
+        tuning=Tuning(poll_s=0.005),
+        on_result=None,
+        on_failed=None,
+        on_tick=lambda: None,
+        progress=told.append,
+        stop=StopFlag(),
+    )
+    with pytest.raises(errors.NotEnoughResources, match="3 workers"):
+        driver.run(things(9, 1))
+    assert {(type(event), event.wanted) for event in told} == {(events.WaitingForWorkers, 3)}
+    assert pool.dead == {1, 2, 3}
+
+
+def test_nodes_that_come_late_are_used_and_those_nobody_needs_are_not_asked_for():
+    pool = ScriptedPool(Behaviour(), nodes=())
+
+    def tick():
+        if pool.started:
+            pool.nodes = ["late"]
+
+    _, done, _, _ = run(pool.behave, things(5, 1), workers=50, pool=pool, on_tick=tick)
+    assert len(done) == 5
+    assert pool.started == 5
+
+
+def test_as_many_workers_as_find_a_place_where_nobody_said_how_many():
+    pool = ScriptedPool(Behaviour(), nodes=["a"])
+    pool.places = 1
+    started = []
+
+    def tick():
+        started.append(pool.started)
+        if len(started) == 10:
+            pool.places = 3
+
+    driver, done, _, _ = run(
+        pool.behave,
+        things(60, 1),
+        workers=None,
+        pool=pool,
+        on_tick=tick,
+        tuning=Tuning(poll_s=0, backoff_s=0, places_s=0),
+    )
+    assert len(done) == 60
+    assert (started[5], pool.started, driver.most_workers) == (1, 3, 3)
+
+
+def test_workers_that_hang_together_on_a_node_that_is_left_are_counted_once():
+    """All deadlines are past at one look; the third death takes the others away while they are looked at."""
+    pool = OnNodes(lambda node, shard: "", ["bad"])
+    driver = Driver(
+        pool=pool,
+        job=None,
+        workers=6,
+        tuning=Tuning(poll_s=0, backoff_s=0),
+        on_result=None,
+        on_failed=None,
+        on_tick=lambda: None,
+        progress=lambda event: None,
+        stop=StopFlag(),
+    )
+    driver._tasks.follow(things(12, 1))
+    driver._tasks.look_ahead(12)
+    driver._start_workers()
+    pool.nodes = ["good"]
+    driver._seats.add(*pool.start(None))
+    driver._arrive()
+    for seat in driver._seats:
+        driver._seats.welcome(seat)
+    driver._feed()
+    for seat in driver._seats:
+        seat.due = 0.0 if seat.node == "bad" else float("inf")
+    driver._check()
+    assert (driver.deaths, pool.left, len(driver._seats)) == (3, ["bad"], 1)
+    assert driver._seats.busy == 1
