@@ -49,6 +49,7 @@ class Tuning:
     failures: int = (
         10  # in a row, with nothing done between, for each worker and once more, before the job ends
     )
+    refusals: int = 3  # in a row, of workers that could not reach a store while they started
     commit_shards: int = 32
     commit_s: float = 30.0
     commit_rest: float = 9.0  # times a commit's seconds, until the next: a tenth of the time at most
@@ -92,6 +93,7 @@ class Driver(Generic[T]):
         self._failures_in_a_row = 0
         self._next_start = self._next_feed = self._next_check = self._next_places = 0.0
         self._welcomed = False
+        self._refusals = 0
         self.deaths = 0
         self.retries = 0
         self.most_workers = 0
@@ -204,9 +206,14 @@ class Driver(Generic[T]):
             self._leave(seat.node, str(answer))
             return
         if isinstance(answer, RecbatchError):
-            raise answer  # every other worker would say the same
+            self._refusals += 1
+            if not answer.retryable or self._refusals > self._tuning.refusals:
+                raise answer  # every other worker would say the same
+            self._lose_idle(seat, str(answer))
+            return
         if not isinstance(answer, Hello):
             raise WorkerSetupFailed(f"it answered {type(answer).__name__}")
+        self._refusals = 0
         self._seats.welcome(seat)
         self.most_workers = max(self.most_workers, self._seats.ready)
         if not self._welcomed:

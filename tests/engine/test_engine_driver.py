@@ -457,3 +457,14 @@ def test_workers_that_hang_together_on_a_node_that_is_left_are_counted_once():
     driver._check()
     assert (driver.deaths, pool.left, len(driver._seats)) == (3, ["bad"], 1)
     assert driver._seats.busy == 1
+
+
+def test_a_store_that_fails_while_workers_start_is_asked_again_and_at_last_said():
+    answers = [errors.SourceUnreadable("s3://b", "it throttles")] * 3
+    pool = ScriptedPool(Behaviour(), setup=lambda: answers.pop() if answers else Hello(pid=1, host="here"))
+    _, done, _, _ = run(None, things(4, 1), workers=1, pool=pool)
+    assert len(done) == 4
+    answers += [errors.SourceUnreadable("s3://b", "it throttles")] * 9
+    with pytest.raises(errors.SourceUnreadable, match="it throttles"):
+        run(None, things(4, 1), workers=1, pool=pool)
+    assert answers
