@@ -22,7 +22,7 @@ COMMANDS = ("compress", "verify", "restore", "recompress", "run")  # that may ru
 PLACES = ("source", "archive", "destination")
 FILES = ("listing",)  # options that name a file or a folder
 SHOWN = {"as_json", "quiet", "debug", "log_format"}  # neither how a result is shown makes other work,
-POWER = {"workers", "gpus_per_worker", "executor"}  # nor how fast it is done
+POWER = {"workers", "gpus_per_worker", "wait_for_workers", "executor"}  # nor how fast it is done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,10 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from recbatch import __version__
 from recbatch.engine import errors
 from recbatch.engine.allocation import keep_freed_memory
-from recbatch.engine.feed import READ_THREADS as READ_THREADS
 from recbatch.engine.feed import Feed, Outcome, Ready
-from recbatch.engine.feed import outcome as outcome
-from recbatch.engine.feed import slices_of as slices_of
 from recbatch.engine.plan import Shard
 from recbatch.engine.resources import cpus_available
 from recbatch.engine.results import Clock, ShardResult, peak_rss_bytes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from recbatch.engine import events, ledger, metrics
 from recbatch.engine.actor import DEFAULT_CODEC, EncodeJob, quarantined, stem
@@ -14,7 +14,7 @@ from recbatch.engine.commit import Committer
 from recbatch.engine.driver import Driver, Tuning
 from recbatch.engine.journal import Journal
 from recbatch.engine.plan import Plan, Shard
-from recbatch.engine.pools import Pool, expected_workers, open_pool
+from recbatch.engine.pools import Job, Pool, expected_workers, open_pool
 from recbatch.engine.report import Report
 from recbatch.engine.results import ShardResult
 from recbatch.engine.signals import stop_on_signals
@@ -174,12 +174,12 @@ def compress(
                 )
                 report = encode_shards(
                     table,
-                    plan,
+                    plan.shards(),
                     report,
                     job=job,
                     epoch=epoch,
                     pool=pool,
-                    workers=count,
+                    workers=None if workers is None and pool.elastic else count,
                     tuning=tuning,
                     progress=tell,
                 )
@@ -195,19 +195,31 @@ def check(*, workers: int | None, shard_bytes: int | None, executor: str) -> Non
         raise UsageError(f"There is no executor {executor!r}. Use 'ray', 'processes' or 'inline'.")
 
 
+class NamedJob(Job, Protocol):
+    @property
+    def job(self) -> str: ...
+
+
 def encode_shards(
     table: Archive,
-    plan: Plan,
+    shards: Iterable[Shard[Item]],
     report: Report,
     *,
-    job: EncodeJob,
+    job: NamedJob,
     epoch: int,
     pool: Pool,
-    workers: int,
+    workers: int | None,
     tuning: Tuning,
     progress: events.Progress,
+    rows_of_failures: bool = True,
 ) -> Report:
-    """Drive the plan's shards to their commits. Whatever ends the job, what is finished is committed."""
+    """Drive shards to their commits. Whatever ends the job, what is finished is committed.
+
+    Args:
+        shards: of the plan that ``report`` names.
+        workers: None for as many as a pool has places that come and go.
+        rows_of_failures: an image that is given up gets a row which says so, in the place of any that it had.
+    """
 
     def on_result(value: Any, shard: Shard[Item]) -> None:
         result: ShardResult = value
@@ -216,7 +228,9 @@ def encode_shards(
 
     def on_failed(item: Item, error: ImageError, name: str) -> None:
         """The driver writes the row itself: no worker lived to do it."""
-        file = table.write_file([quarantined(item, error, shard=name)], stem=stem(job.job, name))
+        file = None
+        if rows_of_failures:
+            file = table.write_file([quarantined(item, error, shard=name)], stem=stem(job.job, name))
         result = ShardResult(shard=name, file=file).failed(item.key, error)
         on_result(result, Shard(name=name, items=(item,)))
 
@@ -224,7 +238,7 @@ def encode_shards(
         table,
         job=job.job,
         epoch=epoch,
-        plan=plan.digest,
+        plan=report.plan,
         tuning=tuning,
         progress=progress,
         on_lost=lambda shard: driver.add(shard),
@@ -242,7 +256,7 @@ def encode_shards(
             stop=stop,
         )
         try:
-            driver.run(plan.shards())
+            driver.run(shards)
             committer.flush()
             if driver.pending:  # a data file was lost between its writing and the last commit
                 driver.run()
@@ -250,7 +264,12 @@ def encode_shards(
         except RecbatchError:
             committer.flush_quietly()
             raise
-    report = committer.account.onto(report, workers=workers, deaths=driver.deaths, retries=driver.retries)
+    report = committer.account.onto(
+        report,
+        workers=workers if workers is not None else driver.most_workers,
+        deaths=driver.deaths,
+        retries=driver.retries,
+    )
     return replace(
         report,
         stages={**report.stages, "commit": committer.seconds},

@@ -7,16 +7,15 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recbatch.engine import events
 from recbatch.engine.actor import DEFAULT_CODEC
-from recbatch.engine.commit import Committer
-from recbatch.engine.compress import JOB, check, models_of
-from recbatch.engine.driver import Driver, Tuning
+from recbatch.engine.compress import JOB, check, encode_shards, models_of
+from recbatch.engine.driver import Tuning
 from recbatch.engine.journal import Journal
-from recbatch.engine.plan import MAX_SHARD_BYTES, MIN_SHARD_BYTES, SHARDS_PER_WORKER, Shard, runs, shards_of
-from recbatch.engine.pools import Pool, open_pool
+from recbatch.engine.plan import MAX_SHARD_BYTES, MIN_SHARD_BYTES, SHARDS_PER_WORKER, runs, shards_of
+from recbatch.engine.pools import expected_workers, open_pool
 from recbatch.engine.recompress_actor import CHANGED, RecompressJob
 from recbatch.engine.recompress_plan import (
     ArchivedItem,
@@ -29,12 +28,9 @@ from recbatch.engine.recompress_plan import (
     parse_move,
 )
 from recbatch.engine.report import Report
-from recbatch.engine.resources import cpus_available
 from recbatch.engine.restore_actor import DEFAULT_DECODER
-from recbatch.engine.results import ShardResult
-from recbatch.engine.signals import stop_on_signals
 from recbatch.engine.source import Item
-from recbatch.errors import ImageError, RecbatchError, UsageError
+from recbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from recbatch.archive import Archive
@@ -135,8 +131,7 @@ def recompress(
     if table.version != version + 1:  # others committed meanwhile; they can't any more
         count = counted(rows)
 
-    cores = cpus_available()
-    wanted_workers = 1 if executor == "inline" else workers or cores
+    wanted_workers = 1 if executor == "inline" else workers or expected_workers(executor)
     if shard_bytes is None:
         share = count.bytes // max(1, wanted_workers * SHARDS_PER_WORKER)
         shard_bytes = min(max(share, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
@@ -168,7 +163,7 @@ def recompress(
             job=JOB,
             model_digests=digests,
             device="cuda" if gpus_per_worker else "cpu",
-            threads=max(1, cores // wanted_workers),
+            threads=pool.threads(wanted_workers),
             codec_factory=codec_factory,
             version=table.version,
             mark=wanted.mark,
@@ -177,18 +172,19 @@ def recompress(
             lossy_again=lossy_again,
             decoder_factory=decoder_factory,
         )
-        report = code_shards(
+        report = encode_shards(
             table,
             shards_of(iter_items(rows), shard_bytes),
             report,
             job=job,
             epoch=epoch,
             pool=pool,
-            workers=wanted_workers,
+            workers=None if workers is None and pool.elastic else wanted_workers,
             tuning=tuning,
             progress=tell,
+            rows_of_failures=False,  # the old row is better than a note that there is none
         )
-        report = replace(report, seconds=time.monotonic() - start)
+        report = replace(report, replaces=report.images, seconds=time.monotonic() - start)
         tell(events.Finished(report=report))
     return report
 
@@ -196,69 +192,6 @@ def recompress(
 def iter_items(rows: Iterable[ArchivedItem]) -> Iterator[Item]:
     """What the driver and the committer take: to them a row is any item."""
     yield from rows
-
-
-def code_shards(
-    table: Archive,
-    shards: Iterator[Shard[Item]],
-    report: Report,
-    *,
-    job: RecompressJob,
-    epoch: int,
-    pool: Pool,
-    workers: int,
-    tuning: Tuning,
-    progress: events.Progress,
-) -> Report:
-    """Drive the shards to their commits. Whatever ends the job, what is finished is committed."""
-
-    def on_result(value: Any, shard: Shard[Item]) -> None:
-        result: ShardResult = value
-        committer.add(result, shard)
-        events.tell_result(progress, result)
-
-    def on_failed(item: Item, error: ImageError, name: str) -> None:
-        """No row is written: the old one is better than a note that there is none."""
-        on_result(ShardResult(shard=name).failed(item.key, error), Shard(name=name, items=(item,)))
-
-    committer = Committer(
-        table,
-        job=job.job,
-        epoch=epoch,
-        plan=report.plan,
-        tuning=tuning,
-        progress=progress,
-        on_lost=lambda shard: driver.add(shard),
-    )
-    with stop_on_signals(lambda name: progress(events.Stopping(signal=name))) as stop:
-        driver: Driver[Item] = Driver(
-            pool=pool,
-            job=job,
-            workers=workers,
-            tuning=tuning,
-            on_result=on_result,
-            on_failed=on_failed,
-            on_tick=committer.tick,
-            progress=progress,
-            stop=stop,
-        )
-        try:
-            driver.run(shards)
-            committer.flush()
-            if driver.pending:  # a data file was lost between its writing and the last commit
-                driver.run()
-                committer.flush()
-        except RecbatchError:
-            committer.flush_quietly()
-            raise
-    report = committer.account.onto(report, workers=workers, deaths=driver.deaths, retries=driver.retries)
-    return replace(
-        report,
-        stages={**report.stages, "commit": committer.seconds},
-        replaces=report.images,
-        version=committer.version,
-        interrupted=stop.is_set(),
-    )
 
 
 def report_of(count: RowCount, table: Archive) -> Report:

@@ -86,11 +86,10 @@ def restore(
     failures += taken
     report = replace(report, skipped=skipped, known=known)
 
-    cores = cpus_available()
     to_decode = sum(target.pixels for target in targets if target.format or target.codec == "lossless")
     if executor == "auto":
         executor = "ray" if to_decode > SMALL_PIXELS else "inline"
-    count = 1 if executor == "inline" else workers or cores
+    count = 1 if executor == "inline" else workers or cpus_available()
     share = sum(target.size for target in targets) // (count * SHARDS_PER_WORKER)
     shards = cut(targets, min(max(share, MIN_SHARD_BYTES), MAX_SHARD_BYTES), max_items=256)
     count = max(1, min(count, len(shards)))
@@ -115,7 +114,7 @@ def restore(
                 archive=opened.url,
                 version=opened.version,
                 root=root,
-                threads=max(1, cores // count),
+                threads=pool.threads(count),
                 decoder_factory=decoder_factory,
             )
             driver, interrupted = _drive(
