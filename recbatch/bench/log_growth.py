@@ -6,8 +6,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from recbatch.archive import Archive, DataFile
 from recbatch.archive import commit as commits
@@ -18,9 +18,18 @@ SHARDS = 32  # of a measured commit, as jobs make them
 REPEATS = 11  # one of them writes a checkpoint
 
 
-def log_growth_benchmark(
-    *, files: tuple[int, ...] = FILES, progress: Callable[[str], None]
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """A log of so many files."""
+
+    files: int
+    open_ms: float
+    commit_ms: float  # the median
+    slowest_commit_ms: float
+    log_bytes: int
+
+
+def log_growth_benchmark(*, files: tuple[int, ...] = FILES, progress: Callable[[str], None]) -> list[Growth]:
     """Milliseconds of opening and of commits at these numbers of files."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="recbatch-log-") as name:
@@ -48,13 +57,13 @@ def log_growth_benchmark(
             Archive.open(folder)
             open_s = time.perf_counter() - start
             rows.append(
-                {
-                    "files": target,
-                    "open_ms": 1000 * open_s,
-                    "commit_ms": 1000 * statistics.median(seconds),
-                    "slowest_commit_ms": 1000 * max(seconds),
-                    "log_bytes": sum(path.stat().st_size for path in (folder / "_delta_log").iterdir()),
-                }
+                Growth(
+                    files=target,
+                    open_ms=1000 * open_s,
+                    commit_ms=1000 * statistics.median(seconds),
+                    slowest_commit_ms=1000 * max(seconds),
+                    log_bytes=sum(path.stat().st_size for path in (folder / "_delta_log").iterdir()),
+                )
             )
     return rows
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from recbatch.archive import Archive, DataFile, Known
 from recbatch.bench import log_growth
+from recbatch.bench.log_growth import Growth
 from recbatch.engine import events, ledger
 from recbatch.engine.compress import encode_shards
 from recbatch.engine.driver import Tuning
@@ -31,6 +32,19 @@ from recbatch.engine.spool import Row, Spool
 SIZES = (100_000, 1_000_000, 10_000_000)
 MEAN_BYTES = 300_000  # of an image
 KNOWN_EVERY = 2  # of the source the archive holds every second image already
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """What ``scale_benchmark`` measured."""
+
+    workers: int
+    planning: tuple[Planning, ...]
+    growth: tuple[Growth, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"mean_bytes": MEAN_BYTES, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,17 +73,17 @@ def scale_benchmark(
     files: tuple[int, ...] = log_growth.FILES,
     workers: int = 64,
     progress: Callable[[str], None],
-) -> dict[str, Any]:
-    """Plan and commit jobs of these many images; returns what ``scale_tables`` shows."""
+) -> Scale:
+    """Plan and commit jobs of these many images, and fill a log with these many files."""
     rows = []
     for size in sizes:
         for order in ("sorted", "shuffled"):
             progress(f"{size:,} images, listed {order}")
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, mp_context=context) as pool:
-                rows.append(asdict(pool.submit(measure, size, order, workers).result()))
+                rows.append(pool.submit(measure, size, order, workers).result())
     growth = log_growth.log_growth_benchmark(files=files, progress=progress)
-    return {"workers": workers, "mean_bytes": MEAN_BYTES, "planning": rows, "growth": growth}
+    return Scale(workers=workers, planning=tuple(rows), growth=tuple(growth))
 
 
 def measure(images: int, order: str, workers: int) -> Planning:
