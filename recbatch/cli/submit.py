@@ -141,6 +141,8 @@ def submit(
 def variable(text: str) -> tuple[str, str]:
     """``NAME=VALUE``, or ``NAME`` with the value that it has here."""
     name, given, value = text.partition("=")
+    if not name.isidentifier():
+        raise typer.BadParameter(f"{text!r} does not begin with a variable's name; write --env NAME=VALUE")
     if not given:
         value = os.environ.get(name, "")
         if not value:

@@ -7,8 +7,10 @@ import os
 import socket
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+import recbatch
 from recbatch.engine.cluster_errors import ClusterAddressUnusable, ClusterUnreachable, RayDidNotStart
 from recbatch.engine.errors import NotEnoughResources
 from recbatch.engine.head import find_token, one_line, refused
@@ -41,6 +43,7 @@ def connect(workers: int, *, gpus: float = 0) -> bool:
     if owned and address not in ("", "local"):
         join(ray, address)
     elif owned:
+        find_package()
         start(ray, workers)
     present = ray.cluster_resources().get("GPU", 0.0)
     if gpus > present:  # an actor that can't be placed never fails, it stays pending
@@ -80,6 +83,15 @@ def join(ray: Any, address: str) -> None:
     except Exception as error:  # another version, a head that has just gone
         disconnect()
         raise ClusterUnreachable(address, " ".join(str(error).split())[:240]) from None
+
+
+def find_package() -> None:
+    """Let workers find this very package: they look for it in the working directory first, where a folder of its name
+    (a clone, say) would hide one that is installed for editing."""
+    root = str(Path(recbatch.__file__).parents[1])
+    paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    if root not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([root, *paths])
 
 
 def start(ray: Any, workers: int) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recbatch.engine import ray_local, resources
-from recbatch.engine.errors import NotEnoughResources
+from recbatch.engine.errors import NotEnoughResources, WorkerSetupFailed
 from recbatch.engine.pools import Handle, Hello, Host, Job, Ticket, WorkerDied, WorkerRaised
 from recbatch.errors import RecbatchError, UsageError
 
@@ -212,6 +212,8 @@ class RayPool:
         except ActorUnavailableError as error:  # its process or its machine is out of reach
             raise WorkerDied(_short(error), with_node=True) from None
         except RayActorError as error:
+            if (told := _creation_error(error)) is not None:
+                return WorkerSetupFailed(told)  # another try would say the same
             gone = getattr(error, "preempted", False) or "node has died" in str(error)
             raise WorkerDied(_short(error), with_node=bool(gone)) from None
         except (GetTimeoutError, RayError) as error:
@@ -226,6 +228,15 @@ class RayPool:
     def close(self) -> None:
         for actor in list(self._actors):
             self.kill(actor)
+
+
+def _creation_error(error: BaseException) -> str | None:
+    """Why an actor could not be made at all, such as a package that is not there; the last line of Ray's traceback."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    if "error raised in its creation task" not in text:
+        return None
+    lines = re.findall(r"^\s*([\w.]*(?:Error|Exception)\b.*)$", text, re.MULTILINE)
+    return " ".join(lines[-1].split())[:300] if lines else _short(error)
 
 
 def _short(error: BaseException) -> str:

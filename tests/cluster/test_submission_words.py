@@ -122,6 +122,12 @@ def test_secrets_do_not_travel_in_the_environment_of_a_job(run, sent, name):
     assert sent == []
 
 
+def test_a_setting_without_a_name_is_refused_before_anything_is_sent(run, sent):
+    outcome = run("submit", "--env", "=3", "verify", "s3://c/d")
+    assert (outcome.status, sent) == (2, [])
+    assert "NAME=VALUE" in outcome.err
+
+
 def test_places_of_secrets_and_ordinary_settings_may_travel():
     env = {"AWS_REGION": "x", "AWS_ENDPOINT_URL": "https://store:9000", "AWS_WEB_IDENTITY_TOKEN_FILE": "/t"}
     cluster.refuse_secrets(["compress", "s3://a/b"], env)

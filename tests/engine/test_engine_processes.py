@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -128,3 +130,15 @@ def test_workers_do_not_hear_ctrl_c(pool):
     assert os.getpgid(handle.pid) != os.getpgid(0)
     os.kill(handle.pid, signal.SIGCONT)
     assert answer(pool, pool.submit(handle, "there")) == "there"
+
+
+def test_a_folder_of_the_packages_name_hides_it_from_no_worker(tmp_path):
+    (tmp_path / "recbatch" / "docs").mkdir(parents=True)  # a clone, where a user stands after 'git clone'
+    script = (
+        "from recbatch.engine import ray_local; ray_local.find_package();"
+        "import subprocess, sys;"
+        "sys.exit(subprocess.call([sys.executable, '-c', 'import recbatch; recbatch.__version__']))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0

@@ -16,7 +16,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
         if os.getppid() != runner:  # it died before it was listened to
             sys.exit(128 + signal.SIGTERM)
-    os.execv(sys.executable, [sys.executable, "-m", "recbatch", *words])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "recbatch", *words])
 
 
 if __name__ == "__main__":

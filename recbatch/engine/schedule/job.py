@@ -87,7 +87,7 @@ class CommandJob:
     def _stop_on_cluster(self) -> None:
         assert self._stop_words is not None
         subprocess.run(
-            [sys.executable, "-m", "recbatch", *self._stop_words],
+            [sys.executable, "-P", "-m", "recbatch", *self._stop_words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
