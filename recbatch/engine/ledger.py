@@ -1,21 +1,17 @@
-"""What a job leaves beside the table, in ``_recbatch/``: plan and report. Nothing needs them to go on."""
+"""What a job leaves in ``_recbatch/plans``: its plan. Nothing needs it to go on."""
 
 from __future__ import annotations
 
 import itertools
-import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from recbatch.engine import spool
 from recbatch.engine.plan import Plan
-from recbatch.engine.report import Report
 
 if TYPE_CHECKING:
     from recbatch.archive import Archive
 
 PLANS = "plans"
-JOBS = "jobs"
 
 
 def store_plan(archive: Archive, plan: Plan, *, settings: str) -> str:
@@ -37,13 +33,4 @@ def store_plan(archive: Archive, plan: Plan, *, settings: str) -> str:
                 for column, field in zip(zip(*rows, strict=True), schema, strict=True)
             ]
             writer.write_table(pa.table(columns, schema))
-    return name
-
-
-def store_report(archive: Archive, report: Report) -> str:
-    """The report as JSON, named by time and plan."""
-    now = datetime.now(UTC)
-    name = f"{JOBS}/{now:%Y%m%dT%H%M%SZ}-{report.plan[:16] or 'none'}.json"
-    text = json.dumps({"finished": now.isoformat(), **report.to_dict()}, indent=1, ensure_ascii=False)
-    archive.put_object(name, text.encode("utf-8", "backslashreplace"))
     return name

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 from recbatch.engine import events, ledger
 from recbatch.engine.actor import EncodeJob, quarantined, stem
 from recbatch.engine.driver import Driver, Tuning
+from recbatch.engine.journal import Journal
 from recbatch.engine.plan import Plan, Shard
 from recbatch.engine.pools import open_pool
 from recbatch.engine.report import Report
 from recbatch.engine.results import ShardResult
+from recbatch.engine.runs import JOBS
 from recbatch.engine.sampling import Sample
 from recbatch.engine.signals import stop_on_signals
 from recbatch.engine.source import Item
@@ -271,7 +273,10 @@ def _costs(
     spool = Spool.of(sorted(rows), root.parent)
     plan = Plan(todo=spool, shard_bytes=1 << 20, digest="0" * 64)
     plan_bytes = os.path.getsize(root / "_recbatch" / ledger.store_plan(table, plan, settings="{}"))
-    report = os.path.getsize(root / "_recbatch" / ledger.store_report(table, Report(job=JOB)))
+    with Journal(table, job=JOB) as journal:
+        journal(events.Finished(report=Report(job=JOB)))
+    jobs = root / "_recbatch" / JOBS
+    report = sum(os.path.getsize(path) for path in jobs.rglob("*.json"))
     row, group = _row_costs(table, records)
     return Costs(
         row=row,

@@ -62,11 +62,6 @@ class Estimate:
     def plus(self, constant: float) -> Estimate:
         return Estimate(value=self.value + constant, low=self.low + constant, high=self.high + constant)
 
-    @property
-    def half_width(self) -> float:
-        """Of the interval, as a share of the value."""
-        return (self.high - self.low) / 2 / abs(self.value) if self.value else 0.0
-
 
 UNKNOWN = Estimate(value=math.nan, low=math.nan, high=math.nan)
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recbatch.archive import Archive
-from recbatch.engine import Report, events, ledger
+from recbatch.engine import Report, events
 from recbatch.engine.journal import Journal, run_name, submission_id
 from recbatch.engine.runs import (
     LOST_AFTER_S,
@@ -188,11 +188,6 @@ def test_reports_of_earlier_releases_are_runs_too(archive):
     assert (found.started.isoformat(), found.seconds) == ("2025-03-01T10:00:00+00:00", 30.0)
     assert (found.state, found.done, found.deaths, found.rate) == ("finished", 10, 2, 0.333)
     assert len(read_runs(archive, limit=1)) == 1
-
-
-def test_what_the_ledger_stores_itself_is_found(archive):
-    ledger.store_report(archive, replace(REPORT, seconds=3.0))
-    assert read_run(archive).archived == 9
 
 
 def test_a_run_is_named_by_the_beginning_of_its_name(archive):
