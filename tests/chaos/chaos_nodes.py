@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from ray_families import shut_down
 
 FAULTS = (
     "Ray actor killed",
@@ -92,12 +93,7 @@ class Nodes:
                 process.kill()
 
     def close(self) -> None:
-        family = psutil.Process().children(recursive=True)
-        self.cluster.shutdown()
-        _, alive = psutil.wait_procs(family, timeout=5)
-        for process in alive:
-            process.kill()
-        psutil.wait_procs(alive, timeout=10)
+        shut_down(self.cluster)
 
 
 @contextmanager

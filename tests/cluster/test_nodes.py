@@ -18,6 +18,7 @@ os.environ["RAY_AUTH_MODE"] = "token"
 
 from cluster_jobs import Tell  # noqa: E402
 from engine_fakes import CODEC, FakeSettings, fill  # noqa: E402
+from ray_families import shut_down  # noqa: E402
 
 from recbatch.archive import Archive  # noqa: E402
 from recbatch.engine import compress, errors, events, ray_local  # noqa: E402
@@ -74,11 +75,7 @@ class Nodes:
             process.kill()
 
     def close(self):
-        family = psutil.Process().children(recursive=True)
-        self.cluster.shutdown()
-        _, alive = psutil.wait_procs(family, timeout=3)
-        for process in alive:
-            process.kill()
+        shut_down(self.cluster)
 
 
 @pytest.fixture(scope="module")
