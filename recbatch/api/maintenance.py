@@ -33,11 +33,11 @@ class BadGrace(UsageError):
 def versions(archive: Location, limit: int | None = None) -> list[Version]:
     """The archive's commits, newest first; all that its log still knows, or ``limit`` of them.
 
-    Each can be opened by ``recbatch.open(archive, version)`` until a vacuum takes its files.
+    Each can be opened by ``recbatch.open(archive, version)`` until a vacuum takes its files: ``readable`` says so.
     """
     from recbatch import archive as table
 
-    return table.versions(table.Archive.open(os.fspath(archive)), limit=limit)
+    return table.versions(table.Archive.open(os.fspath(archive)), limit=limit, look=True)
 
 
 def vacuum(

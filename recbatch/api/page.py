@@ -37,6 +37,16 @@ class RunPage:
     worst: tuple[Worst, ...] = ()
     least_saved: tuple[Row, ...] = ()
 
+    @property
+    def is_recompression(self) -> bool:
+        return self.status.job == "recompress"
+
+    @property
+    def kept(self) -> tuple[tuple[str, str, str], ...]:
+        """Of a recompression: key, code and sentence of the first rows that stay as they were."""
+        failures = self.status.report.get("failures", ()) if self.is_recompression else ()
+        return tuple((str(key), str(code), str(error)) for key, code, error in failures)
+
     def html(self) -> str:
         """The whole document."""
         from recbatch.api.page_body import render
@@ -47,10 +57,13 @@ class RunPage:
         """For JSON: without the pictures."""
         from dataclasses import asdict
 
+        run = self.status.to_dict() | {"state": self.status.state_at(self.now)}
+        if self.is_recompression:
+            run |= {"quarantined": 0, "kept": self.status.quarantined}
         return {
             "schema": 1,
             "archive": self.url,
-            "run": self.status.to_dict() | {"state": self.status.state_at(self.now)},
+            "run": run,
             "heartbeat_age_s": round(self.status.age_s(self.now), 1),
             "rows": self.rows,
             "rows_committed": self.expected,
@@ -62,6 +75,7 @@ class RunPage:
                 {"key": key, "code": code, "error": error} for key, code, error in self.quarantined
             ],
             "quarantined_by_code": dict(self.by_code),
+            "kept": [{"key": key, "code": code, "error": error} for key, code, error in self.kept],
             "worst": [asdict(worst.row) for worst in self.worst],
             "least_saved": [asdict(row) for row in self.least_saved],
         }
@@ -95,7 +109,7 @@ def run_page(
     rows = page_rows.find(newest, status)
     try:
         sums = page_sums.gather(rows)
-    except CorruptData:
+    except (CorruptData, package.VersionGone):
         if not rows.is_old:
             raise
         rows = page_rows.current(rows, newest, status)  # a file of that version went while we looked

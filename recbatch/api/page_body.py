@@ -12,6 +12,8 @@ from recbatch.api.page_top import top
 from recbatch.api.page_words import count, duration, moment, share, shown, size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from recbatch.api.page import RunPage
     from recbatch.api.page_pictures import Worst
     from recbatch.api.page_sums import Group, Row
@@ -43,6 +45,7 @@ def render(page: RunPage) -> str:
         worst(page),
         least_saved(page),
         quarantine(page),
+        kept(page),
         made_by(page),
     ]
     body = tag("body", top(page), tag("main", sections), foot(page))
@@ -200,14 +203,32 @@ def quarantine(page: RunPage) -> Html | None:
             ".",
             class_="sub",
         ),
-        table(
-            ["image", "code", "what happened"],
-            [
-                [tag("bdi", key, class_="key"), tag("code", code), without_key(error, key)]
-                for key, code, error in page.quarantined
-            ],
-        ),
+        failures(page.quarantined),
         anchor="quarantined",
+    )
+
+
+def kept(page: RunPage) -> Html | None:
+    """Of a recompression."""
+    if not page.kept:
+        return None
+    more = page.status.quarantined > len(page.kept)
+    shown = f" The first {len(page.kept):,} are listed." if more else ""
+    return section(
+        "Kept as before",
+        tag("p", f"These rows were not coded again, and stand as they did.{shown}", class_="sub"),
+        failures(page.kept),
+        anchor="kept",
+    )
+
+
+def failures(rows: Iterable[tuple[str, str, str]]) -> Html:
+    return table(
+        ["image", "code", "what happened"],
+        [
+            [tag("bdi", key, class_="key"), tag("code", code), without_key(error, key)]
+            for key, code, error in rows
+        ],
     )
 
 

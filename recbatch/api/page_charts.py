@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from recbatch.api import page_words
 from recbatch.api.page_html import Html, join, tag
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def histogram(shown: Histogram) -> Html:
     ]
     first, middle, last = (f"{value:.{shown.places}f}" for value in (shown.p05, shown.median, shown.p95))
     unit = "%" if shown.unit == "%" else f" {shown.unit}" if shown.unit else ""
-    summary = f"{sum(shown.counts):,} images: median {middle}{unit}, nine in ten from {first} to {last}{unit}"
+    images = page_words.count(sum(shown.counts), "image")
+    summary = f"{images}: median {middle}{unit}, nine in ten from {first} to {last}{unit}"
     body = join(grid(ticks, top), bars, x_axis(labels))
     return figure(
         shown.title, join(summary, f"; {shown.more}" if shown.more else "", "."), summary, ticks, top, body

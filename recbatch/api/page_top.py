@@ -41,6 +41,13 @@ def headline(page: RunPage) -> str:
     if not status.done:
         return "Nothing new was archived" if status.finished else "Nothing is archived yet"
     images = count(status.archived, "image")
+    if page.is_recompression:
+        images += " coded again"
+        return (
+            f"{images}, in {share(status.bytes_out, status.bytes_in)} of their size"
+            if status.bytes_in
+            else images
+        )
     if not status.bytes_in:
         return f"{images} archived"
     return f"{images} in {share(status.bytes_out, status.bytes_in)} of their size"
@@ -57,7 +64,8 @@ def lead(page: RunPage, state: str) -> Html:
         f"in {duration(status.seconds)}" if status.finished else f"running for {duration(status.seconds)}"
     )
     if status.known:
-        parts.append(f"{count(status.known, 'image')} archived before")
+        what = "had these settings" if page.is_recompression else "archived before"
+        parts.append(f"{count(status.known, 'image')} {what}")
     if state in ("planning", "running", "stopping") and status.planned:
         parts.append(f"{status.done:,} of {status.planned:,} done")
         if status.eta_s is not None:
@@ -99,6 +107,10 @@ def notes(page: RunPage, state: str) -> list[Html]:
             tag("a", "see which, and why", href="#quarantined"),
             ".",
         )
+    if page.is_recompression and (kept := status.quarantined):
+        verb = "was kept as it was" if kept == 1 else "were kept as they were"
+        link = (": ", tag("a", "see which, and why", href="#kept")) if page.kept else ()
+        note(f"{count(kept, 'row')} {verb}", link, ".")
     return found
 
 
@@ -122,10 +134,11 @@ def saving(page: RunPage) -> Html | None:
 def tiles(page: RunPage) -> Html:
     status = page.status
     bpp = 8 * status.bytes_out / status.pixels if status.pixels else None
+    left = "kept as before" if page.is_recompression else "quarantined"
     speed = status.pixels / 1e6 / status.seconds if status.seconds else None
     found: list[tuple[str, Child, bool]] = [
         ("images", f"{status.archived:,}", False),
-        ("quarantined", f"{status.quarantined:,}", bool(status.quarantined)),
+        (left, f"{status.quarantined:,}", bool(status.quarantined)),
         ("bits per pixel", "–" if bpp is None else f"{bpp:.3f}", False),
         ("megapixels", f"{status.pixels / 1e6:,.1f}", False),
         ("megapixels/s", "–" if speed is None else significant(speed), False),

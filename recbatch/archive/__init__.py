@@ -31,6 +31,7 @@ from recbatch.archive.errors import (
     Superseded,
     TornLog,
     UnsafeGrace,
+    VersionGone,
 )
 from recbatch.archive.maintenance import Sweep, Version, sweep, vacuum, versions
 from recbatch.archive.schema import (
@@ -87,6 +88,7 @@ __all__ = [
     "UnsafeGrace",
     "VerifyReport",
     "Version",
+    "VersionGone",
     "sweep",
     "vacuum",
     "verify",

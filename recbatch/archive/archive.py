@@ -8,6 +8,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -15,9 +16,11 @@ from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError
 
 from recbatch.archive import commit as commits
+from recbatch.archive import gone
 from recbatch.archive.commit import CommitResult, Patience
 from recbatch.archive.errors import (
     ArchiveNotFound,
+    ArchiveNotReadable,
     ArchiveTooNew,
     CorruptArchive,
     InvalidFilter,
@@ -26,6 +29,7 @@ from recbatch.archive.errors import (
     MissingModel,
     NotAnArchive,
     StoreUnreachable,
+    VersionGone,
 )
 from recbatch.archive.merging import merged
 from recbatch.archive.reader import active_files, in_range, known_columns, read_tables
@@ -76,14 +80,20 @@ class Archive:
         self._opened: DeltaTable | None = table
         self._version = int(table.version())
         self._files: list[DataFile] | None = None
+        self._kinds: dict[str, str] = {}
 
     # --- opening
 
     @classmethod
     def open(cls, url: str | os.PathLike[str], *, version: int | None = None) -> Archive:
-        """Raises ArchiveNotFound, NotAnArchive, ArchiveTooNew, CorruptArchive."""
+        """Raises ArchiveNotFound, NotAnArchive, ArchiveTooNew, VersionGone, CorruptArchive."""
         store = Store(url)
-        return cls(store, _checked(store, version))
+        try:
+            return cls(store, _checked(store, version))
+        except (ArchiveNotFound, CorruptArchive):
+            if version is not None and gone.is_forgotten(store, version):
+                raise VersionGone(store.url, version) from None
+            raise
 
     @classmethod
     def create(cls, url: str | os.PathLike[str], *, exist_ok: bool = False) -> Archive:
@@ -173,9 +183,34 @@ class Archive:
     def files(self) -> Sequence[DataFile]:
         """The data files of this version, sorted by their smallest key."""
         if self._files is None:
-            with self._store.errors():
+            with self._swept(), self._store.errors():
                 self._files = active_files(self._store, self._table)
         return self._files
+
+    def check_readable(self) -> None:
+        """Raise VersionGone where a data file of this version is gone that the newest one does without."""
+        newest = self._store.table()
+        if newest.version() == self._version:
+            return
+        kept = {file.path for file in active_files(self._store, newest)}
+        replaced = {str(path) for path in pa.table(self._table.get_add_actions())["path"].to_pylist()} - kept
+        if gone.absent(self._store, replaced):
+            raise VersionGone(self.url, self._version)
+
+    def _read(
+        self, file: DataFile, columns: Sequence[str], keys: Collection[str] | None = None
+    ) -> Iterator[pa.Table]:
+        with self._swept():
+            yield from read_tables(self._store, file.path, columns, keys=keys)
+
+    @contextmanager
+    def _swept(self) -> Iterator[None]:
+        """What looks like damage in an earlier version may be a vacuum's work."""
+        try:
+            yield
+        except CorruptArchive:
+            self.check_readable()
+            raise
 
     def __len__(self) -> int:
         return sum(file.rows for file in self.files())
@@ -205,7 +240,7 @@ class Archive:
     def _find(self, key: str, columns: Iterable[str] | None) -> Record | None:
         names = known_columns(columns, whole=True)
         for file in in_range(self.files(), key, key):
-            for table in read_tables(self._store, file.path, names, keys=[key]):
+            for table in self._read(file, names, [key]):
                 return table_to_records(table)[0]
         return None
 
@@ -252,9 +287,9 @@ class Archive:
             if files is not None and file.path not in files:
                 continue
             if order is None:
-                yield from read_tables(self._store, file.path, names)
+                yield from self._read(file, names)
             elif mine := within(order, file.min_key, file.max_key):
-                yield from read_tables(self._store, file.path, names, keys=mine)
+                yield from self._read(file, names, mine)
 
     def to_arrow(self, columns: Iterable[str] | None = None, where: str | None = None) -> pa.Table:
         """All these rows in memory at once, as ``tables`` gives them."""
@@ -280,6 +315,8 @@ class Archive:
             problem = self._store.explain(error)
             if isinstance(problem, StoreUnreachable) and self._store.local is not None:
                 problem = CorruptArchive(self.url, problem.problem)  # a disk does not go away, a file does
+            if not isinstance(problem, ArchiveNotReadable):
+                self.check_readable()
             raise problem from error
 
     def known(self) -> dict[str, Known]:
@@ -291,7 +328,7 @@ class Archive:
         columns = ["key", "source_size", "source_etag", "source_mtime", "status"]
 
         def rows(file: DataFile) -> list[tuple[str, Known]]:
-            tables = [table.select(columns) for table in read_tables(self._store, file.path, columns)]
+            tables = [table.select(columns) for table in self._read(file, columns)]
             found = [
                 (key, Known(*rest))
                 for table in tables
@@ -302,7 +339,13 @@ class Archive:
         return merged(self.files(), rows)
 
     def stats(self) -> Stats:
-        return gather(self.files(), self.tables(Stats.COLUMNS))
+        names = [f"{MODELS}/{digest}.safetensors" for digest in self.models()]
+        sizes = gone.in_threads(self._store.size, names)
+        return replace(
+            gather(self.files(), self.tables(Stats.COLUMNS)),
+            models=len(names),
+            model_bytes=sum(size or 0 for size in sizes),
+        )
 
     # --- models and other objects beside the table
 
@@ -355,9 +398,14 @@ class Archive:
         """Write one data file. Nothing of it is visible before ``commit``; a failed one leaves no file."""
         return write_records(self._store, records, stem=stem)
 
-    def claim_epoch(self, job: str, *, patience: Patience | None = None) -> int:
-        """Take over the job: every earlier holder's commits raise Superseded from now on."""
-        epoch = commits.claim_epoch(self._store, job, patience=patience or Patience())
+    def claim_epoch(self, job: str, *, kind: str = "", patience: Patience | None = None) -> int:
+        """Take over the job: every earlier holder's commits raise Superseded from now on.
+
+        ``kind`` says what the run does, where that is not what the job's name says: this claim and the commits that
+        follow on this handle tell it to whoever reads the log.
+        """
+        epoch = commits.claim_epoch(self._store, job, kind=kind, patience=patience or Patience())
+        self._kinds[job] = kind
         self.refresh()
         return epoch
 
@@ -389,6 +437,7 @@ class Archive:
             epoch=epoch,
             patience=patience or Patience(),
             absent_at=absent_at,
+            kind=self._kinds.get(job, ""),
         )
         self._move_to(result.version)
         return result

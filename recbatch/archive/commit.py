@@ -69,13 +69,13 @@ class Patience:
         self.sleep(wait_s * random.uniform(0.5, 1.0))  # rivals must not march in step
 
 
-def claim_epoch(store: Store, job: str, *, patience: Patience) -> int:
+def claim_epoch(store: Store, job: str, *, patience: Patience, kind: str = "") -> int:
     """Fence out every earlier run of the job: their next commit raises Superseded."""
 
     def claim(_: int) -> int:
         table = store.table()
         epoch = (table.transaction_version(epoch_transaction(job)) or 0) + 1
-        transact(store, table, [], {epoch_transaction(job): epoch}, {"job": job, "epoch": epoch})
+        transact(store, table, [], {epoch_transaction(job): epoch}, _head(job, kind, epoch))
         return epoch
 
     return persist(store, claim, patience)
@@ -89,6 +89,7 @@ def commit_shards(
     epoch: int,
     patience: Patience,
     absent_at: int | None = None,
+    kind: str = "",
 ) -> CommitResult:
     """Make the shards' files part of the table, and let rows of the same keys give way, in one version.
 
@@ -140,8 +141,7 @@ def commit_shards(
         transactions = {epoch_transaction(job): epoch} | {shard_transaction(shard): 1 for shard in fresh}
         replaced = sum(swap.dropped for swap in swaps)
         rows = sum(file.rows for _, file in todo)
-        summary: dict[str, str | int] = {"job": job, "epoch": epoch, "shards": len(fresh), "rows": rows}
-        summary["replaced"] = replaced
+        summary = _head(job, kind, epoch) | {"shards": len(fresh), "rows": rows, "replaced": replaced}
         version = transact(store, table, actions, transactions, summary)
         return CommitResult(
             version=version,
@@ -214,6 +214,11 @@ def transact(
     )
     store.settle(version)
     return version
+
+
+def _head(job: str, kind: str, epoch: int) -> dict[str, str | int]:
+    """Whose commit it is; runs of several kinds share a job's epochs where they must fence one another out."""
+    return {"job": job, **({"kind": kind} if kind else {}), "epoch": epoch}
 
 
 def _check_present(store: Store, shard: str, file: DataFile) -> None:

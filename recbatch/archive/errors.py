@@ -3,13 +3,16 @@
 StoreError     ArchiveNotFound, NotAnArchive, ArchiveTooNew, ArchiveNotReadable, ArchiveNotWritable,
                    BucketNotFound,
                StoreFull, StoreUnreachable*, CommitConflict*, LostDataFile*, Superseded
-UsageError     KeyNotFound, DuplicateKey, InvalidRecord, InvalidFilter, InvalidLocation, DecoderNeeded, UnsafeGrace
+UsageError     KeyNotFound, DuplicateKey, InvalidRecord, InvalidFilter, InvalidLocation, DecoderNeeded, UnsafeGrace,
+               VersionGone
 CorruptData    CorruptArchive, TornLog, MissingModel
 
 * retryable
 """
 
 from __future__ import annotations
+
+import shlex
 
 from recbatch.errors import CorruptData, StoreError, UsageError
 
@@ -277,6 +280,22 @@ class UnsafeGrace(UsageError):
         return (
             f"A grace period of {self.grace} is shorter than {self.least}: files of a running job could go. "
             "Choose a longer one, or force it when no job runs."
+        )
+
+
+class VersionGone(UsageError):
+    """An earlier version of an archive can't be read any more, because a vacuum took what it needs."""
+
+    code = "version-gone"
+
+    def __init__(self, url: str, version: int) -> None:
+        super().__init__(url, version)
+        self.url, self.version = url, version
+
+    def __str__(self) -> str:
+        return (
+            f"Version {self.version} of {self.url} is gone: a vacuum removed files that it needs. "
+            f"'recbatch versions {shlex.quote(self.url)}' shows which versions can still be read."
         )
 
 

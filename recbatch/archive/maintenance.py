@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
-import re
-from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+from recbatch.archive import gone
 from recbatch.archive.archive import Archive
 from recbatch.archive.errors import UnsafeGrace
-from recbatch.archive.store import LEDGER, LOG, Store
+from recbatch.archive.gone import in_threads
+from recbatch.archive.store import LEDGER, Store
 
-T = TypeVar("T")
 LEAST_GRACE = dt.timedelta(days=7)  # files of a running job are orphans until their commit
 
 
@@ -26,17 +24,23 @@ class Version:
     committed_at: dt.datetime
     operation: str
     job: str | None  # of the run that made it; None for commits that are not recbatch's
+    kind: str | None  # what that run does, where it says so; of one lineage with its job's other runs
     epoch: int | None
     shards: int
     rows: int
     replaced: int
+    readable: bool | None = None  # False where a vacuum took files that it needs; None where nobody looked
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "committed_at": self.committed_at.isoformat()}
 
 
-def versions(archive: Archive, *, limit: int | None = None) -> list[Version]:
-    """The archive's commits, newest first, as far back as its log reaches."""
+def versions(archive: Archive, *, limit: int | None = None, look: bool = False) -> list[Version]:
+    """The archive's commits, newest first, as far back as its log reaches.
+
+    With ``look`` they say which of them can still be read: that reads the same part of the log once more, and asks
+    for each file that it says was replaced whether it is there; where these are many, by one listing.
+    """
     with archive.store.errors():
         history = archive.store.table().history(limit)
     found = []
@@ -48,13 +52,17 @@ def versions(archive: Archive, *, limit: int | None = None) -> list[Version]:
                 committed_at=dt.datetime.fromtimestamp(entry.get("timestamp", 0) / 1000, dt.UTC),
                 operation=str(entry.get("operation", "")),
                 job=ours.get("job"),
+                kind=ours.get("kind"),
                 epoch=ours.get("epoch"),
                 shards=int(ours.get("shards", 0)),
                 rows=int(ours.get("rows", 0)),
                 replaced=int(ours.get("replaced", 0)),
             )
         )
-    return found
+    if not look or not found:
+        return found
+    lost = gone.unreadable_versions(archive.store, oldest=found[-1].version)
+    return [replace(entry, readable=entry.version not in lost) for entry in found]
 
 
 def vacuum(
@@ -124,13 +132,17 @@ def sweep(
     # Delta names files that an earlier vacuum took, for as long as its log remembers that they were replaced.
     sizes = {
         name: size
-        for name, size in zip(files, _in_threads(store.size, files), strict=True)
+        for name, size in zip(files, in_threads(store.size, files), strict=True)
         if size is not None
     }
     files = sorted(sizes)
-    removed, unreadable = _versions_with(store, set(files))
+    log = list(gone.changes(store, only=set(files))) if files else []
+    named = {path for change in log for path in (*change.added, *change.removed)}
+    unreadable = gone.ranges(
+        gone.versions_with(log[:-1], sizes)
+    )  # no entry leads to one before the last of these
     plans = [name for name, old in _ledger_ages(store, "plans") if old > grace]
-    plan_bytes = sum(size or 0 for size in _in_threads(store.size, plans))
+    plan_bytes = sum(size or 0 for size in in_threads(store.size, plans))
     if not dry_run:
         vacuum(archive, grace=grace, dry_run=False, force=force)
         for name in plans:
@@ -143,52 +155,11 @@ def sweep(
         grace_days=grace.total_seconds() / 86400,
         files=tuple(files),
         bytes=sum(sizes.values()),
-        orphans=len(set(files) - removed),
+        orphans=len(set(files) - named),
         unreadable=tuple(unreadable),
         plans=tuple(plans),
         plan_bytes=plan_bytes,
     )
-
-
-_ENTRY = re.compile(r"(\d{20})\.json")
-
-
-def _versions_with(store: Store, files: Collection[str]) -> tuple[set[str], list[tuple[int, int]]]:
-    """Which of the files a version names, and those versions as ranges, as far back as the log's entries reach.
-
-    None of them may be in the newest version. Read backwards, a removal is where a file came to be needed.
-    """
-    named: set[str] = set()
-    ranges: list[tuple[int, int]] = []
-    needed, last = 0, -1
-    if not files:
-        return named, ranges
-    entries = sorted(name for name in store.names(LOG) if _ENTRY.fullmatch(name))[::-1]
-    first = int(entries[-1][:20]) if entries else 0
-
-    def changes(name: str) -> list[tuple[str, str]]:
-        return [change for change in _file_changes(store.read(f"{LOG}/{name}") or b"") if change[1] in files]
-
-    for name, found in zip(entries, _in_threads(changes, entries), strict=True):
-        version = int(name[:20])  # the entry leads to it from the one before
-        before = needed
-        for action, path in found:
-            named.add(path)
-            needed += 1 if action == "remove" else -1
-        if needed and not before:
-            last = version - 1
-        elif before and not needed:
-            ranges.append((version, last))
-    if needed and last >= first:
-        ranges.append((first, last))  # and earlier ones, whose entries are gone
-    return named, ranges[::-1]
-
-
-def _file_changes(entry: bytes) -> Iterator[tuple[str, str]]:
-    for line in entry.splitlines():
-        if line.startswith((b'{"add"', b'{"remove"')):
-            ((action, fields),) = json.loads(line).items()
-            yield action, str(fields["path"])
 
 
 def _ledger_ages(store: Store, folder: str) -> Iterator[tuple[str, dt.timedelta]]:
@@ -212,11 +183,6 @@ def _changed_at(store: Store, name: str) -> dt.datetime:
     return found
 
 
-def _in_threads(work: Callable[[str], T], names: Iterable[str]) -> list[T]:
-    """On an object store most of the time is waiting."""
-    with ThreadPoolExecutor(16, thread_name_prefix="vacuum") as threads:
-        return list(threads.map(work, names))
-
-
 def _days(span: dt.timedelta) -> str:
-    return f"{span.total_seconds() / 86400:g} days"
+    days = span.total_seconds() / 86400
+    return f"{days:g} day" if days == 1 else f"{days:g} days"

@@ -62,6 +62,8 @@ class Stats:
     kl_bits: float
     index_bits: int
     side_bits: int
+    models: int = 0  # whose weights lie in the archive, beside the files
+    model_bytes: int = 0
 
     @property
     def quarantined(self) -> int:

@@ -210,14 +210,20 @@ class Store:
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
+    def top(self) -> list[str]:
+        """Names of the files directly under the root; of an object store with its folders, which end in a slash."""
+        if self.local is not None:
+            return self.names("")
+        files: Any = self.files
+        with self.errors():
+            found: list[str] = listed(files.top)
+        return found
+
     def strangers(self) -> list[str]:
         """What stands directly under an object store's prefix and is no part of an archive."""
         if self.local is not None:
             return []
-        files: Any = self.files
-        with self.errors():
-            names = listed(files.top)
-        return [name for name in names if name not in (f"{LEDGER}/", f"{LOG}/")]
+        return [name for name in self.top() if name not in (f"{LEDGER}/", f"{LOG}/")]
 
     def delete(self, name: str) -> None:
         with self.errors(writing=True), contextlib.suppress(FileNotFoundError):

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recbatch.archive.archive import Archive
-from recbatch.archive.errors import CorruptArchive, DecoderNeeded
+from recbatch.archive.errors import CorruptArchive, DecoderNeeded, VersionGone
 from recbatch.archive.reader import key_range, opened, read_group
 from recbatch.archive.rotation import LEVELS, Check, Level, Rotation, day_of
 from recbatch.archive.schema import (
@@ -397,7 +397,7 @@ class _Run:
         try:
             columns = self.archive.tables(["model"])
             named = {name for table in columns for name in table.column("model").to_pylist() if name}
-        except (CorruptArchive, KeyError):
+        except (CorruptArchive, VersionGone, KeyError):
             named = set()  # a file that can't be read, or is no file of ours, has its finding already
         for digest in sorted(named - present):
             self._find("missing-model", f"rows were made with the model {digest}, and its weights are gone")

@@ -11,7 +11,8 @@ import typer
 
 from recbatch.cli import options, streams
 from recbatch.cli.maintenance import AtVersion
-from recbatch.cli.text import bytes_text, columns, count, number, print_json
+from recbatch.cli.text import bytes_text, columns, count, key_text, number, one_line, print_json
+from recbatch.errors import UsageError
 
 if TYPE_CHECKING:
     from recbatch.api import StreamInfo
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
 
 LS_HELP = """List the keys of an archive, one a line.
 
+A key that holds a line break or another control character is shown as bash and zsh read it, in
+$'...'; --null and --json have every key as it is.
+
 \b
 Examples:
   recbatch ls photos.rba
   recbatch ls photos.rba --long --where "status = 'quarantined'"
+  recbatch ls photos.rba --null | xargs -0 -n 1 recbatch get photos.rba
 """
 
 STATS_HELP = """Totals of an archive by status, codec and model: images, bytes, bits per pixel, savings.
@@ -64,25 +69,35 @@ def ls(
     long: Annotated[
         bool, typer.Option("--long", "-l", help="Also status, codec, size, PSNR or share of bytes, or error.")
     ] = False,
+    null: Annotated[
+        bool,
+        typer.Option("--null", "-0", help="Keys as they are, each ended by a zero byte, as for xargs -0."),
+    ] = False,
     version: AtVersion = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     import recbatch
 
+    if null and (long or as_json):
+        raise UsageError("--null is a list of keys. Leave out --long and --json, or --null.")
     opened = recbatch.open(archive, version)
     if as_json:
         for record in opened.records(opened.light_columns, where):
             print_json({name: getattr(record, name) for name in opened.light_columns})
         return
     for record in opened.records(LONG_COLUMNS if long else ("key",), where):
-        typer.echo(long_line(record) if long else record.key)
+        if null:
+            typer.echo(record.key + "\0", nl=False)
+        else:
+            typer.echo(long_line(record) if long else key_text(record.key))
 
 
 def long_line(record: Record) -> str:
     """One row, tab-separated, so that a million of them stream and sort."""
+    key = key_text(record.key)
     if record.status != "ok":
-        return "\t".join([record.key, record.status, f"[{record.error_code}]", record.error or ""])
+        return "\t".join([key, record.status, f"[{record.error_code}]", one_line(record.error or "")])
     size = f"{record.width}x{record.height}" if record.width else "-"
     share = f"{bytes_text(record.source_size or 0)} -> {bytes_text(record.stream_size or 0)}"
     quality = "-"
@@ -90,7 +105,7 @@ def long_line(record: Record) -> str:
         quality = f"{record.stream_size / record.source_size:.1%}"
     elif record.psnr is not None:
         quality = f"{record.psnr:.2f} dB"
-    return "\t".join([record.key, record.status, record.codec or "-", size, share, quality])
+    return "\t".join([key, record.status, record.codec or "-", size, share, quality])
 
 
 def stats(
@@ -107,7 +122,10 @@ def stats(
     if as_json:
         print_json({"url": opened.url, "version": opened.version, **found.to_dict(), "verified": checked})
         return
-    typer.echo(f"{count(found.rows, 'row')} in {count(found.files, 'file')}, {bytes_text(found.file_bytes)}")
+    line = f"{count(found.rows, 'row')} in {count(found.files, 'file')}, {bytes_text(found.file_bytes)}"
+    if found.models:
+        line += f"; {count(found.models, 'model')}, {bytes_text(found.model_bytes)}"
+    typer.echo(line)
     if not found.rows:
         return
     typer.echo()
@@ -221,7 +239,7 @@ def record_rows(facts: Mapping[str, Any]) -> list[list[str]]:
             if isinstance(value, tuple)
             else str(value)
         )
-        rows.append([name, text])
+        rows.append([name, key_text(text) if name == "key" else one_line(text)])
     return rows
 
 

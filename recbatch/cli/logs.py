@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -16,9 +15,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from recbatch.cli.text import plain
+from recbatch.cli.text import one_line, plain
 
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 VARIABLE = "RECBATCH_LOG_FORMAT"
 
 
@@ -59,9 +57,7 @@ def say(line: str, *, event: str = "message", level: str = "info", **fields: Any
             ensure_ascii=False,
         )
     else:
-        line = UNPRINTABLE.sub(
-            lambda match: match[0].encode("unicode_escape").decode(), line
-        )  # keys may hold any
+        line = one_line(line)
         text = f"{now:%Y-%m-%dT%H:%M:%SZ} {line}" if _chosen.get() is LogFormat.text else line
     sys.stderr.write(
         text.encode("utf-8", "backslashreplace").decode() + "\n"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recbatch.cli import options
-from recbatch.cli.text import bytes_text, columns, count, print_json
+from recbatch.cli.text import bytes_text, columns, count, days_text, key_text, print_json
 from recbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Examples:
   recbatch vacuum s3://bucket/photos --older-than 30d --delete
 """
 
-VERSIONS_HELP = """List the commits of an archive, newest first.
+VERSIONS_HELP = """List the commits of an archive, newest first, and which of them can't be read any more.
 
 \b
 Examples:
@@ -39,6 +39,7 @@ AtVersion = Annotated[
     typer.Option("--version", metavar="N", help="As version N left the archive; see 'recbatch versions'."),
 ]
 RANGES_SHOWN = 5
+FILES_SHOWN = 20
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([dhw]?)")
 _DAYS = {"": 1.0, "d": 1.0, "h": 1 / 24, "w": 7.0}
 
@@ -113,20 +114,28 @@ def live_line(run: RunStatus, *, short: bool) -> str:
 def sweep_lines(swept: Sweep) -> list[str]:
     done = not swept.dry_run
     if not swept.files and not swept.plans:
-        return [f"nothing to sweep: every file is needed, or younger than {swept.grace_days:g} days"]
+        return [f"nothing to sweep: every file is needed, or younger than {days_text(swept.grace_days)}"]
     verb = "deleted" if done else "would delete"
     lines = []
     if swept.files:
         line = f"{verb} {count(len(swept.files), 'data file')}, {bytes_text(swept.bytes)}"
         if swept.orphans:
             line += f"; {swept.orphans:,} of them never committed"
-        lines.append(line)
+        lines += [line, *named(swept.files)]
     if swept.plans:
         lines.append(f"{verb} {count(len(swept.plans), 'plan')} of old runs, {bytes_text(swept.plan_bytes)}")
+        lines += named(swept.plans)
     if swept.unreadable:
         lines.append(f"{ranges_text(swept.unreadable)} can't be read {'any more' if done else 'then'}")
     if not done:
         lines.append("nothing was deleted: --delete does it")
+    return lines
+
+
+def named(files: tuple[str, ...]) -> list[str]:
+    lines = [f"  {key_text(file)}" for file in files[:FILES_SHOWN]]
+    if len(files) > FILES_SHOWN:
+        lines.append(f"  and {len(files) - FILES_SHOWN:,} more; --json names all")
     return lines
 
 
@@ -169,7 +178,8 @@ def version_row(version: Version) -> list[str]:
 
 
 def what(version: Version) -> str:
-    """Of a commit that brings no rows: why it was made."""
-    if version.job is None:
-        return version.operation.lower()
-    return f"{version.job}, run {version.epoch}" + ("" if version.shards else " begins")
+    """Which run made a commit, or what else did, and whether it can't be read any more."""
+    text = version.operation.lower()
+    if version.job is not None:
+        text = f"{version.kind or version.job}, run {version.epoch}" + ("" if version.shards else " begins")
+    return f"{text}; can't be read any more" if version.readable is False else text

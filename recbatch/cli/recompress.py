@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from recbatch.cli import logs, options
 from recbatch.cli.compress import Executor, KeepOriginals
-from recbatch.cli.display import WARNINGS_SHOWN, Progress
+from recbatch.cli.display import WARNINGS_SHOWN, Progress, Tally
 from recbatch.cli.logs import LogFormat
 from recbatch.cli.text import bytes_text, count, duration_text, plain, print_json
 
@@ -38,12 +39,31 @@ class Changed(StrEnum):
     take = "take"
 
 
-class RecompressProgress(Progress):
+class RowTally(Tally):
     """What can't be coded again is no quarantined row: the old one stays."""
+
+    def facts(self, now_s: float, *, restoring: bool) -> list[str]:
+        found = super().facts(now_s, restoring=restoring)
+        return [fact.replace("quarantined", "kept as before") for fact in found]
+
+
+class RecompressProgress(Progress):
+    """The same for the events."""
+
+    def __init__(
+        self, verb: str, *, as_json: bool = False, quiet: bool = False, log_format: LogFormat | None = None
+    ) -> None:
+        super().__init__(verb, as_json=as_json, quiet=quiet, log_format=log_format)
+        self.tally = RowTally()
 
     def event(self, event: Event) -> None:
         from recbatch.engine import events
 
+        if isinstance(event, events.ShardDone) and self.as_json:
+            self.tally.update(event, now_s=time.monotonic())
+            facts = plain(event)
+            print_json({"event": "shard-done", **facts, "quarantined": 0, "kept": facts["quarantined"]})
+            return
         if not isinstance(event, events.ImageQuarantined):
             super().event(event)
             return
@@ -53,6 +73,22 @@ class RecompressProgress(Progress):
             self.screen.record("row-kept", "warning", **plain(event))
         elif not self.as_json or logs.chosen() is not None:
             self.kept(event)
+
+    def say(self, event: Event) -> None:
+        from recbatch.engine import events
+
+        if not isinstance(event, events.Planned):
+            super().say(event)
+            return
+        parts = [
+            f"{count(event.images, 'row')}, {bytes_text(event.bytes)}, in {count(event.shards, 'shard')}"
+        ]
+        if event.known:
+            parts.append(f"{event.known:,} with these settings left alone")
+        if event.skipped:
+            parts.append(f"{count(event.skipped, 'quarantined row')} skipped")
+        self.screen.say("; ".join(parts))
+        self.screen.draw()
 
     def kept(self, event: ImageQuarantined) -> None:
         self.warnings += 1
@@ -184,7 +220,7 @@ def report_lines(report: Report, *, archive: str) -> list[str]:
     if report.dry_run:
         line = f"would code {count(report.images, 'image')} again ({bytes_text(report.bytes_in)} to read)"
         lines = [f"{line}; nothing was written"]
-    elif not report.images and not report.quarantined and not report.interrupted:
+    elif not report.images and not report.kept and not report.interrupted:
         lines = [f"nothing to do in {archive}"]
     else:
         line = f"{count(report.images, 'image')} coded again in {duration_text(report.seconds)}"
@@ -196,8 +232,8 @@ def report_lines(report: Report, *, archive: str) -> list[str]:
             lines.append(f"{sizes} ({ratio:.0%}{bpp})")
     if report.known:
         lines.append(f"{count(report.known, 'row')} with these settings left alone")
-    if report.quarantined and not report.dry_run:
-        lines.append(f"not coded again, and as before: {count(report.quarantined, 'row')}")
+    if report.kept and not report.dry_run:
+        lines.append(f"kept as before, not coded again: {count(report.kept, 'row')}")
     if report.skipped:
         lines.append(f"{count(report.skipped, 'quarantined row')} skipped: 'recbatch compress' tries those")
     if report.deaths:

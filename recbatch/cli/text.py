@@ -7,10 +7,13 @@ import dataclasses
 import datetime
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
+
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def bytes_text(size: int | float) -> str:
@@ -38,6 +41,30 @@ def number(value: float | None, places: int = 2) -> str:
 
 def count(how_many: int, noun: str) -> str:
     return f"{how_many:,} {noun}" + ("" if how_many == 1 else "s")
+
+
+def days_text(days: float) -> str:
+    return f"{days:g} day" + ("" if days == 1 else "s")
+
+
+def key_text(key: str) -> str:
+    """A key in one line: as it is, or, where characters in it are none to print, as a word that bash and zsh read."""
+    if not UNPRINTABLE.search(key) and not key.startswith("$'"):
+        return key
+    escaped = re.sub(r"[\\']", r"\\\g<0>", key)
+    return "$'" + UNPRINTABLE.sub(_escape, escaped) + "'"
+
+
+def one_line(text: str) -> str:
+    """A sentence without line breaks and other characters that a terminal obeys; keys in it may hold any."""
+    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return {9: r"\t", 10: r"\n", 13: r"\r"}.get(code) or (
+        f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+    )
 
 
 def columns(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:

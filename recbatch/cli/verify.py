@@ -10,7 +10,7 @@ import typer
 from recbatch.cli import options
 from recbatch.cli.display import VerifyProgress
 from recbatch.cli.maintenance import BadSpan, parse_days
-from recbatch.cli.text import bytes_text, count, duration_text, print_json
+from recbatch.cli.text import bytes_text, count, days_text, duration_text, key_text, one_line, print_json
 from recbatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -148,19 +148,19 @@ def rotation_lines(report: VerifyReport) -> list[str]:
     lines = [f"{line} of {turn.days}; all has its turn in {count(turn.days, 'day')}"]
     if turn.is_first:
         lines.append(
-            f"the first run of this rotation: the whole of it is checked {turn.days - 1} days from now"
+            f"the first run of this rotation: the whole of it is checked {days_text(turn.days - 1)} from now"
         )
     if turn.missed:
         lines.append(f"made up for {count(turn.missed, 'day')} without a run")
     if turn.lost:
-        lines.append(f"some images had to wait {turn.days + turn.lost} days: run it more often")
+        lines.append(f"some images had to wait {days_text(turn.days + turn.lost)}: run it more often")
     return lines
 
 
 def finding_line(finding: Finding) -> str:
-    where = finding.key or finding.file or "archive"
+    where = key_text(finding.key or finding.file or "archive")
     beside = f" (in {finding.file})" if finding.key and finding.file else ""
-    return f"{where}: [{finding.code}] {finding.problem}{beside}"
+    return f"{where}: [{finding.code}] {one_line(finding.problem)}{beside}"
 
 
 def summary(report: VerifyReport) -> str:

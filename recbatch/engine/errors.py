@@ -148,6 +148,7 @@ class PoisonImage(ImageError):
     """An image kills or hangs the process that encodes it."""
 
     code = "poison-image"
+    remedy = "Look at the file; try again with more memory and --retry-quarantined."
 
     def __init__(self, key: str, attempts: int, last: str) -> None:
         super().__init__(key, attempts, last)
@@ -156,7 +157,7 @@ class PoisonImage(ImageError):
     def __str__(self) -> str:
         return (
             f"{self.key}: encoding it ended its process {self.attempts} times, alone as well ({self.last}). "
-            "Look at the file; try again with more memory and --retry-quarantined."
+            + self.remedy
         )
 
 
@@ -179,13 +180,15 @@ class SourceVanished(ImageError):
     """A file was listed and is gone when it is read."""
 
     code = "source-vanished"
+    problem = "it was listed, and is gone now"
+    remedy = "Run the same command again once it is back."
 
     def __init__(self, key: str) -> None:
         super().__init__(key)
         self.key = key
 
     def __str__(self) -> str:
-        return f"{self.key}: it was listed, and is gone now. Run the same command again once it is back."
+        return f"{self.key}: {self.problem}. {self.remedy}"
 
 
 class BrokenLink(ImageError):
@@ -205,28 +208,28 @@ class NotAFile(ImageError):
     """A pipe, a socket or a device stands where a file is expected."""
 
     code = "not-a-file"
+    remedy = "Exclude it with --exclude."
 
     def __init__(self, key: str, kind: str) -> None:
         super().__init__(key, kind)
         self.key, self.kind = key, kind
 
     def __str__(self) -> str:
-        return f"{self.key}: it is a {self.kind}, no regular file. Exclude it with --exclude."
+        return f"{self.key}: it is a {self.kind}, no regular file. {self.remedy}"
 
 
 class UnreadableFile(ImageError):
     """One file of the source can't be read."""
 
     code = "unreadable-file"
+    remedy = "Check its permissions, then --retry-quarantined."
 
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(key, problem)
         self.key, self.problem = key, problem
 
     def __str__(self) -> str:
-        return (
-            f"{self.key}: it can't be read: {self.problem}. Check its permissions, then --retry-quarantined."
-        )
+        return f"{self.key}: it can't be read: {self.problem}. {self.remedy}"
 
 
 class SourceChanged(ImageError):

@@ -14,6 +14,7 @@ from recbatch.engine.actor import DEFAULT_CODEC
 from recbatch.engine.compress import JOB, check, encode_shards, models_of
 from recbatch.engine.driver import Tuning
 from recbatch.engine.journal import Journal
+from recbatch.engine.kept import of_row, told_of_rows
 from recbatch.engine.plan import MAX_SHARD_BYTES, MIN_SHARD_BYTES, SHARDS_PER_WORKER, runs, shards_of
 from recbatch.engine.pools import expected_workers, open_pool
 from recbatch.engine.recompress_actor import CHANGED, RecompressJob
@@ -78,8 +79,8 @@ def recompress(
         dry_run: count rows and bytes, and look which sources are gone or of another size or ETag; nothing is written.
 
     Returns:
-        The report, of kind "recompress": ``images`` were coded again, ``quarantined`` stay as they were and have a
-        failure each, ``known`` had the settings, ``skipped`` hold no image.
+        The report, of kind "recompress": ``images`` were coded again, ``kept`` stay as they were and have a failure
+        each, ``known`` had the settings, ``skipped`` hold no image.
 
     Raises:
         UsageError, StoreError, CorruptData: the job as a whole can't be done. What was committed stays.
@@ -125,7 +126,7 @@ def recompress(
     version = table.version
     # The name is that of compress: of two runs that write to an archive the later one goes on alone, else one could put
     # an older state of an image in the place of a newer one.
-    epoch = table.claim_epoch(JOB)
+    epoch = table.claim_epoch(JOB, kind=KIND)
     pinned = Archive.open(archive, version=table.version)  # the other one moves on with each commit
     rows = Rows(pinned, wanted, where=where, moves=moves, from_archive=from_archive)
     if table.version != version + 1:  # others committed meanwhile; they can't any more
@@ -140,10 +141,9 @@ def recompress(
     report = replace(report_of(count, table), plan=plan)
     wanted_workers = max(1, min(wanted_workers, shards))
     journal = Journal(table, job=KIND, plan=plan, settings=asdict(settings), executor=executor)
+    report = replace(report, run=journal.run)
 
-    def tell(event: events.Event) -> None:
-        journal(event)
-        progress(event)
+    tell = told_of_rows(events.fan_out(journal, progress))
 
     with journal, open_pool(executor, wanted_workers, gpus_per_worker) as pool:
         tell(
@@ -184,7 +184,12 @@ def recompress(
             progress=tell,
             rows_of_failures=False,  # the old row is better than a note that there is none
         )
-        report = replace(report, replaces=report.images, seconds=time.monotonic() - start)
+        report = replace(
+            report,
+            replaces=report.images,
+            failures=tuple(of_row(*failure) for failure in report.failures),
+            seconds=time.monotonic() - start,
+        )
         tell(events.Finished(report=report))
     return report
 
@@ -206,7 +211,7 @@ def foreseen(count: RowCount, outlook: Outlook, table: Archive) -> Report:
         images=count.todo - left,
         bytes_in=count.bytes - outlook.bytes,
         quarantined=left,
-        failures=tuple(outlook.failures),
+        failures=tuple(of_row(*failure) for failure in outlook.failures),
         problems=outlook.problems(),
         dry_run=True,
     )

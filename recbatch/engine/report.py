@@ -19,7 +19,7 @@ class Report:
 
     kind: str = "compress"
     images: int = 0  # archived or restored
-    quarantined: int = 0  # rows with an error; for a restore: images that could not be restored
+    quarantined: int = 0  # rows with an error; of a restore: images that could not be restored; see ``kept``
     known: int = 0  # were in the archive already
     known_bad: int = 0  # of these, quarantined by an earlier run
     replaces: int = 0  # of the images: their key had a row of another file or state before
@@ -44,6 +44,11 @@ class Report:
     dry_run: bool = False
 
     @property
+    def kept(self) -> int:
+        """Of a recompression: rows that stay as they were, each with a failure; none of them is quarantined."""
+        return self.quarantined if self.kind == "recompress" else 0
+
+    @property
     def megapixels(self) -> float:
         return self.pixels / 1e6
 
@@ -62,6 +67,8 @@ class Report:
         """For JSON."""
         return {
             **asdict(self),
+            "quarantined": self.quarantined - self.kept,
+            "kept": self.kept,
             "stages": {name: round(value, 3) for name, value in self.stages.items()},
             "seconds": round(self.seconds, 3),
             "megapixels": round(self.megapixels, 3),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from archive_helpers import image
 
-from recbatch.archive import Archive, UnsafeGrace, vacuum, verify, versions
+from recbatch.archive import Archive, UnsafeGrace, VersionGone, gone, sweep, vacuum, verify, versions
 
 Add = Callable[..., str]
 DAY_S = 86_400
@@ -57,6 +57,53 @@ def test_replaced_files_are_kept_for_the_grace_period(archive: Archive, add: Add
     assert len(vacuum(archive, grace=dt.timedelta(0), dry_run=False, force=True)) == 1
     assert verify(archive).ok
     assert sorted(archive) == ["a", "b"]
+
+
+def test_a_version_that_the_log_forgot_is_gone(archive: Archive, add: Add) -> None:
+    for number in range(12):
+        add(image(f"{number:02d}"))
+    log = Path(archive.url, "_delta_log")
+    for entry in log.glob("*.json"):
+        age(archive, f"_delta_log/{entry.name}", 40)
+    sweep(archive, dry_run=False)
+    first = min(int(entry.stem) for entry in log.glob("*.json"))
+    assert first > 0
+    assert len(Archive.open(archive.url, version=first)) > 0
+    with pytest.raises(VersionGone, match="'recbatch versions "):
+        Archive.open(archive.url, version=first - 1)
+
+
+def test_what_is_left_of_a_swept_version_can_be_had(archive: Archive, add: Add) -> None:
+    add(image("a"))
+    add(image("b"))
+    before = archive.version
+    add(image("b", state="new"))
+    vacuum(archive, grace=dt.timedelta(0), dry_run=False, force=True)
+    old = Archive.open(archive.url, version=before)
+    assert old["a"].key == "a"
+    with pytest.raises(VersionGone):
+        old["b"]
+    with pytest.raises(VersionGone):
+        list(old.known_rows())
+    assert [finding.code for finding in verify(old).findings] == ["missing-file"]
+
+
+@pytest.mark.parametrize("looks", [0, 64])  # with 0 the folder is listed
+def test_files_that_are_gone_are_found(archive: Archive, monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
+    monkeypatch.setattr(gone, "LOOKS", looks)
+    there = archive.write_file([image("a")], stem="s").path
+    assert gone.absent(archive.store, {there, "x.parquet"}) == {"x.parquet"}
+
+
+def test_commits_say_what_their_run_does(archive: Archive) -> None:
+    epoch = archive.claim_epoch("compress", kind="recompress")
+    archive.commit([("0", archive.write_file([image("a")], stem="s"))], job="compress", epoch=epoch)
+    archive.claim_epoch("compress")
+    assert [(entry.job, entry.kind) for entry in versions(archive)[:3]] == [
+        ("compress", None),
+        ("compress", "recompress"),
+        ("compress", "recompress"),
+    ]
 
 
 def test_versions_tell_what_each_commit_did(archive: Archive, add: Add) -> None:

@@ -91,6 +91,8 @@ def test_ls_lists_keys_and_with_long_what_became_of_them(run: Run, archive: Path
     lines = {line.split("\t")[0]: line.split("\t") for line in run("ls", archive, "--long").out.splitlines()}
     assert lines["a.png"][1:4] == ["ok", "original", "24x16"]
     assert lines["bad.png"][1:3] == ["quarantined", "[not-an-image]"]
+    assert run("ls", archive, "--null", "--where", "status <> 'ok'").out == "bad.png\0"
+    assert run("ls", archive, "--null", "--long").status == 2
     rows = run("ls", archive, "--json", "--where", "status = 'ok'").lines()
     assert sorted(row["key"] for row in rows) == GOOD
     assert "stream" not in rows[0]

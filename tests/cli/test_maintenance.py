@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from datetime import UTC, datetime, timedelta
@@ -11,9 +12,12 @@ import pytest
 
 from cli.conftest import Run
 from cli.test_jobs import png
-from recbatch.cli.maintenance import BadSpan, parse_days, ranges_text
+from recbatch.cli.maintenance import BadSpan, named, parse_days, ranges_text
 from recbatch.cli.recompress import RecompressProgress
+from recbatch.cli.text import days_text
+from recbatch.engine.errors import NotAFile, PoisonImage, SourceVanished, UnreadableFile
 from recbatch.engine.events import ImageQuarantined
+from recbatch.engine.kept import of_row
 
 
 @pytest.fixture
@@ -53,7 +57,7 @@ def test_versions_are_listed_and_can_be_read(run: Run, archive: Path, tmp_path: 
     assert lines[2].endswith("compress, run 2 begins")
     assert lines[-1].endswith("create table")
     (newest,) = run("versions", archive, "--limit", "1", "--json").lines()
-    assert (newest["version"], newest["rows"], newest["replaced"]) == (4, 1, 1)
+    assert (newest["version"], newest["rows"], newest["replaced"], newest["readable"]) == (4, 1, 1, True)
 
     for command in ("stats", "info"):
         (found,) = run(command, archive, "--version", "2", "--json").lines()
@@ -81,6 +85,14 @@ def test_a_version_that_never_was_is_wrong_usage(
         assert "the newest is 4" in outcome.err
 
 
+def test_stats_count_the_weights_of_an_archive_without_rows(run: Run, tmp_path: Path) -> None:
+    from recbatch.archive import Archive
+
+    weights = b"w" * 9000
+    Archive.create(tmp_path / "w.rba").put_model(hashlib.sha256(weights).hexdigest(), weights)
+    assert run("stats", tmp_path / "w.rba").out == "0 rows in 0 files, 0 B; 1 model, 9.00 kB\n"
+
+
 # --- vacuum
 
 
@@ -91,17 +103,72 @@ def test_vacuum_names_what_it_would_sweep_and_sweeps_when_told(run: Run, archive
     assert outcome.status == 0
     lines = outcome.out.splitlines()
     assert lines[0].startswith("would delete 1 data file, ")
-    assert lines[1].startswith("would delete 2 plans of old runs, ")
-    assert lines[2:] == ["versions 2 to 3 can't be read then", "nothing was deleted: --delete does it"]
+    assert (archive / lines[1].strip()).is_file()
+    assert lines[2].startswith("would delete 2 plans of old runs, ")
+    assert all((archive / line.strip()).is_file() for line in lines[3:5])
+    assert lines[5:] == ["versions 2 to 3 can't be read then", "nothing was deleted: --delete does it"]
     assert run("ls", archive, "--version", "2").status == 0
+    assert "any more" not in run("versions", archive).out
 
     (swept,) = run("vacuum", archive, "--older-than", "0d", "--force", "--delete", "--json").lines()
     assert (len(swept["files"]), swept["unreadable"], swept["versions_lost"]) == (1, [[2, 3]], 2)
     assert (swept["orphans"], swept["dry_run"], len(swept["plans"])) == (0, False, 2)
     assert run("vacuum", archive, "--older-than", "0d", "--force").out.startswith("nothing to sweep")
-    assert run("ls", archive, "--version", "2").status == 4
     assert len(run("ls", archive).out.splitlines()) == 3
     assert run("verify", archive).status == 0
+
+
+def test_a_version_that_vacuum_took_is_wrong_usage_and_marked_as_gone(
+    run: Run, archive: Path, tmp_path: Path
+) -> None:
+    run("vacuum", archive, "--older-than", "0d", "--force", "--delete")
+    key, out = ["get", archive, "0.png", "-o", tmp_path / "0.png"], tmp_path / "out"
+    for command in (
+        ["ls", archive],
+        ["ls", archive, "--where", "width > 3"],
+        ["stats", archive],
+        ["info", archive, "0.png"],
+        key,
+        ["restore", archive, out],
+    ):
+        outcome = run(*command, "--version", "2")
+        assert outcome.status == 2
+        assert outcome.err == (
+            f"Error: Version 2 of {archive} is gone: a vacuum removed files that it needs. "
+            f"'recbatch versions {archive}' shows which versions can still be read.\n"
+        )
+    lines = run("versions", archive).out.splitlines()
+    gone = [line.split()[0] for line in lines if line.endswith("; can't be read any more")]
+    assert gone == ["3", "2"]
+    readable = {entry["version"]: entry["readable"] for entry in run("versions", archive, "--json").lines()}
+    assert readable == {0: True, 1: True, 2: False, 3: False, 4: True, 5: True, 6: True}
+    *_, third, fourth = run("versions", archive, "--limit", "4", "--json").lines()
+    assert [(entry["version"], entry["readable"]) for entry in (third, fourth)] == [(4, True), (3, False)]
+
+
+def test_the_newest_version_without_a_file_is_damaged_and_so_is_an_older_one_that_shares_it(
+    run: Run, archive: Path
+) -> None:
+    from recbatch.archive import Archive
+
+    for file in Archive.open(archive).files():
+        (archive / file.path).unlink()
+    assert run("ls", archive).status == 4
+    assert run("ls", archive, "--version", "4").status == 4
+    assert run("ls", archive, "--version", "3").status == 0
+    assert all(entry["readable"] for entry in run("versions", archive, "--json").lines())
+
+
+def test_of_many_files_the_first_are_named() -> None:
+    lines = named(tuple(f"{number}.parquet" for number in range(25)))
+    assert (len(lines), lines[0], lines[-1]) == (21, "  0.parquet", "  and 5 more; --json names all")
+
+
+@pytest.mark.parametrize(
+    ("days", "text"), [(1, "1 day"), (0, "0 days"), (1.5, "1.5 days"), (14.0, "14 days")]
+)
+def test_one_day_is_no_plural(days: float, text: str) -> None:
+    assert days_text(days) == text
 
 
 def test_vacuum_takes_orphans_and_old_plans_and_leaves_young_ones(run: Run, archive: Path) -> None:
@@ -237,12 +304,11 @@ def test_recompress_says_what_it_would_do_and_what_stays(run: Run, archive: Path
     assert outcome.out.startswith("would code 2 images again (")
     assert "warning: rows that would stay as they are [source-vanished]: 1" in outcome.err
     report = run("recompress", archive, "--quality", "50", "--dry-run", "--json").lines()[-1]
-    assert (report["kind"], report["images"], report["quarantined"], report["dry_run"]) == (
-        "recompress",
-        2,
-        1,
-        True,
-    )
+    assert (report["kind"], report["images"], report["dry_run"]) == ("recompress", 2, True)
+    assert (report["kept"], report["quarantined"]) == (1, 0)
+    ((key, code, sentence),) = report["failures"]
+    assert (key, code) == ("1.png", "source-vanished")
+    assert "Put it back and run the same command again, or use --sources-moved" in sentence
 
 
 def test_recompress_codes_again_and_names_what_stays(run: Run, archive: Path, source: Path) -> None:
@@ -250,9 +316,42 @@ def test_recompress_codes_again_and_names_what_stays(run: Run, archive: Path, so
     outcome = run("recompress", archive, "--no-preview", "--executor", "inline")
     assert outcome.status == 1
     assert outcome.out.startswith("2 images coded again in ")
-    assert "not coded again, and as before: 1 row" in outcome.out
+    assert "kept as before, not coded again: 1 row" in outcome.out
     assert "stays as it is [source-differs] 1.png" in outcome.err
+    assert outcome.err.splitlines()[-1].endswith(", 1 kept as before")
+    assert "quarantined" not in outcome.err
     assert sorted(run("ls", archive).out.split()) == ["0.png", "1.png", "2.png"]
+    lines = run("versions", archive).out.splitlines()
+    assert lines[1].endswith("recompress, run 3")
+    assert lines[2].endswith("recompress, run 3 begins")
+    assert lines[3].endswith("compress, run 2")
+
+    *_, done, _, report = run(
+        "recompress", archive, "--effort", "2", "--executor", "inline", "--json"
+    ).lines()
+    assert (done["event"], done["images"], done["quarantined"], done["kept"]) == ("shard-done", 2, 0, 1)
+    assert (report["images"], report["quarantined"], report["kept"]) == (2, 0, 1)
+    page = run("report", archive, report["run"], "--json").lines()[0]
+    assert (page["run"]["kept"], page["run"]["quarantined"]) == (1, 0)
+    assert [row["key"] for row in page["kept"]] == ["1.png"]
+    assert "1 row was kept as it was" in run("report", archive, report["run"], "-o", "-").out
+
+
+def test_a_row_that_stays_has_no_remedy_of_compress() -> None:
+    failed = (
+        SourceVanished("k"),
+        UnreadableFile("k", "Permission denied"),
+        NotAFile("k", "pipe"),
+        PoisonImage("k", 3, "killed"),
+    )
+    for error in failed:
+        key, code, sentence = of_row("k", error.code, str(error))
+        assert (key, code) == ("k", error.code)
+        assert sentence != str(error)
+        assert "ts row stays. " in sentence
+        assert "--retry-quarantined" not in sentence
+        assert "--exclude" not in sentence
+    assert of_row("k", "source-differs", "k: as it is.")[2] == "k: as it is."
 
 
 def test_a_row_that_stays_is_no_quarantined_image_in_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import subprocess
 from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbatch.cli.text import bytes_text, columns, duration_text, plain, print_json
+from recbatch.cli.text import bytes_text, columns, duration_text, key_text, one_line, plain, print_json
 from recbatch.cli.verify import BadSample, parse_share
 
 
@@ -28,6 +29,26 @@ from recbatch.cli.verify import BadSample, parse_share
 )
 def test_sizes_have_three_figures(size: int, text: str) -> None:
     assert bytes_text(size) == text
+
+
+def test_keys_are_one_line_each_and_bash_reads_back_those_that_are_spelled_out() -> None:
+    plain_keys = ["a.png", "with space/ü.png", "it's.png", "back\\slash.png"]
+    assert [key_text(key) for key in plain_keys] == plain_keys
+    odd = [
+        "two\nlines",
+        "tab\tcr\r",
+        "red\x1b[31m",
+        "it's \\ and\n",
+        "c1\x85\u2028\u202e",
+        "$'a'",
+        "\x01f\x7f",
+    ]
+    words = [key_text(key) for key in odd]
+    assert words[0] == r"$'two\nlines'"
+    assert all(one_line(word) == word for word in words)
+    script = f"printf '%s\\0' {' '.join(words)}"
+    read = subprocess.run(["bash", "-c", script], env={"LC_ALL": "C.UTF-8"}, capture_output=True, check=True)
+    assert read.stdout.decode().split("\0")[:-1] == odd
 
 
 @pytest.mark.parametrize(
