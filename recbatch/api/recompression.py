@@ -35,6 +35,7 @@ def recompress(
     changed: Literal["leave", "take"] = "leave",
     from_archive: bool = False,
     lossy_again: bool = False,
+    again: bool = False,
     workers: int | None = None,
     gpus_per_worker: float = 0,
     dry_run: bool = False,
@@ -54,6 +55,7 @@ def recompress(
         changed: a source that is another file now: "leave" its row as it is, or "take" the new file.
         from_archive: take images from the archive itself: files that it gives back, and exact pixels.
         lossy_again: with ``from_archive``: lossy rows as well, whose decoded pixels lose more each time.
+        again: rows that have these settings already, too, such as damaged ones; each call codes all of them.
         dry_run: count, and look which sources are gone or changed; nothing is written.
     """
     from recbatch import engine
@@ -83,6 +85,7 @@ def recompress(
         changed=changed,
         from_archive=from_archive,
         lossy_again=lossy_again,
+        again=again,
         workers=workers,
         gpus_per_worker=gpus_per_worker,
         dry_run=dry_run,

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from recbatch.archive.errors import CorruptArchive, DuplicateKey
 from recbatch.archive.reader import in_range, opened, read_group, read_keys
-from recbatch.archive.schema import COLUMNS, TABLE, DataFile, completed
+from recbatch.archive.schema import COLUMNS, HEAVY_COLUMNS, TABLE, DataFile, completed
 from recbatch.archive.store import Store
 from recbatch.archive.writer import write_tables
 
@@ -65,7 +66,7 @@ def without(store: Store, old: DataFile, doomed: frozenset[str]) -> Swap:
         with opened(store, old.path) as file:
             names = [name for name in COLUMNS if name in file.schema_arrow.names]
             for group in range(file.num_row_groups):
-                table = read_group(store, old.path, file, group, names)
+                table = _whole_group(store, old, file, group, names, doomed)
                 remaining = table.filter(pc.invert(pc.is_in(table.column("key"), value_set=targets)))
                 kept += remaining.num_rows
                 dropped += table.num_rows - remaining.num_rows
@@ -86,6 +87,33 @@ def without(store: Store, old: DataFile, doomed: frozenset[str]) -> Swap:
     if kept + dropped != old.rows:
         raise CorruptArchive(store.url, f"{old.path} has {kept + dropped} rows, the log says {old.rows}")
     return Swap(old=old, new=new, dropped=dropped)
+
+
+def _whole_group(
+    store: Store,
+    old: DataFile,
+    file: pq.ParquetFile,
+    group: int,
+    names: Sequence[str],
+    doomed: frozenset[str],
+) -> pa.Table:
+    """A row group, even where pages of streams are damaged: those that stay are copied with what is left of them.
+
+    Nothing is hidden by that: each stream is covered by its row's SHA-256, so a verification finds what it found
+    before. No other column is, so damage in those is an error still.
+    """
+    try:
+        return read_group(store, old.path, file, group, names)
+    except CorruptArchive as error:
+        keys = read_group(store, old.path, file, group, ["key"])
+        if doomed.issuperset(keys.column("key").to_pylist()):
+            return keys  # none of the rows stays
+        read_group(store, old.path, file, group, [name for name in names if name not in HEAVY_COLUMNS])
+        try:
+            with opened(store, old.path, checksums=False) as unchecked:
+                return read_group(store, old.path, unchecked, group, names)
+        except CorruptArchive:
+            raise error from None  # not even so: rows that ought to stay would be lost
 
 
 def _chain(first: pa.Table, others: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -153,6 +153,10 @@ def recompress(
         bool,
         typer.Option("--lossy-again", help="With --from-archive: lossy rows too, which lose more each time."),
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Rows that have these settings already, too, such as damaged ones."),
+    ] = False,
     workers: options.Workers = None,
     gpus_per_worker: Annotated[
         float,
@@ -199,6 +203,7 @@ def recompress(
             changed=changed.value,
             from_archive=from_archive,
             lossy_again=lossy_again,
+            again=again,
             workers=workers,
             gpus_per_worker=gpus_per_worker,
             dry_run=dry_run,

@@ -36,7 +36,10 @@ Exit status: 1 where a check failed, 4 where the archive can't be read at all.
 
 
 SLOTS_SHOWN = 12
-REMEDY = "Put the files named back from another copy of the archive, or archive the source anew."
+REMEDY = (
+    "Put the files named back from another copy of the archive; images of which only the stream is damaged are coded "
+    "anew from their sources by 'recbatch recompress' with --again and a --where that chooses them."
+)
 
 
 class Level(StrEnum):

@@ -49,6 +49,7 @@ def recompress(
     changed: str = "leave",
     from_archive: bool = False,
     lossy_again: bool = False,
+    again: bool = False,
     workers: int | None = None,
     gpus_per_worker: float = 0,
     dry_run: bool = False,
@@ -75,6 +76,7 @@ def recompress(
         from_archive: take the images from the archive itself instead of their sources: files that it gives back, and
             the exact pixels of lossless rows. Lossy rows stay, unless
         lossy_again: their decoded pixels may be coded again, which loses more each time.
+        again: rows that have the settings too, as damaged ones may; each call codes all of them.
         workers, gpus_per_worker, shard_bytes, progress, executor, codec_factory, tuning: as of ``compress``.
         dry_run: count rows and bytes, and look which sources are gone or of another size or ETag; nothing is written.
 
@@ -99,7 +101,7 @@ def recompress(
     progress, tuning = progress or events.ignore, tuning or Tuning()
     models = models_of(settings)
     digests = tuple(digest.hex() for digest, _ in models)
-    wanted = Wanted(settings=settings, models=digests, lossy_again=lossy_again)
+    wanted = Wanted(settings=settings, models=digests, lossy_again=lossy_again, again=again)
 
     def counted(rows: Rows) -> RowCount:
         for _ in rows:

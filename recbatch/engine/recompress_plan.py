@@ -110,6 +110,7 @@ class Wanted:
     settings: Any  # codec.Settings; tests have others
     models: tuple[str, ...]  # hex digests, in the order of ``models_of``
     lossy_again: bool = False  # rows made of lossy pixels are good enough
+    again: bool = False  # whatever rows have, as where they are damaged
 
     @property
     def mark(self) -> str:
@@ -122,6 +123,8 @@ class Wanted:
 
         In doubt it is coded again, once: it has the mark then.
         """
+        if self.again:
+            return False
         s, shard = self.settings, row.shard or ""
         if shard.startswith(FROM_LOSSY) and not self.lossy_again:
             return False  # its source gives a better one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from recbatch.archive import Patience, Record
 
@@ -28,6 +29,12 @@ def image(key: str, size: int = 500, *, state: str = "first") -> Record:
         model="",  # as if kept as it was: no weights need lie beside the table
         level=16,
     )
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0x10
+    path.write_bytes(data)
 
 
 def quarantined(key: str) -> Record:

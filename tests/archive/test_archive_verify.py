@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from archive_helpers import image, noise, quarantined
+from archive_helpers import flip, image, noise, quarantined
 from deltalake import DeltaTable, Schema
 from deltalake.transaction import AddAction
 
@@ -28,12 +28,6 @@ def codes(archive: Archive, level: str = "digests") -> list[tuple[str, str | Non
     for finding in report.findings:
         assert "\n" not in finding.problem
     return [(finding.code, finding.key) for finding in report.findings]
-
-
-def flip(path: Path, offset: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[offset] ^= 0x10
-    path.write_bytes(data)
 
 
 def log_file(archive: Archive, path: str, rows: int, low: str, high: str) -> None:

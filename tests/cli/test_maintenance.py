@@ -298,6 +298,8 @@ def test_recompress_says_what_it_would_do_and_what_stays(run: Run, archive: Path
     outcome = run("recompress", archive, "--original", "--executor", "inline")
     assert outcome.status == 0
     assert outcome.out == f"nothing to do in {archive}\n3 rows with these settings left alone\n"
+    one = ("--where", "key = '0.png'", "--executor", "inline")
+    assert run("recompress", archive, "--original", "--again", *one).out.startswith("1 image coded again in ")
     (source / "1.png").unlink()
     outcome = run("recompress", archive, "--quality", "50", "--dry-run")
     assert outcome.status == 1

@@ -12,7 +12,7 @@ from seaweed import READER
 
 import recbatch
 from recbatch import s3
-from recbatch.archive import Archive, ArchiveNotWritable
+from recbatch.archive import Archive, ArchiveNotWritable, VersionGone
 from recbatch.engine import compress, recompress
 from recbatch.engine.report import Report
 
@@ -83,6 +83,14 @@ def test_a_vacuum_sweeps_a_bucket_and_a_reader_may_look_but_not_sweep(
     assert (swept.files, swept.plans) == (looked.files, looked.plans)
     assert len(streams(archive)) == 12
     assert recbatch.vacuum(archive, older_than_days=0, force=True).files == ()
+    as_user(READER)
+    ((first, last),) = swept.unreadable
+    gone = {entry.version for entry in recbatch.api.versions(archive) if not entry.readable}
+    assert gone == set(range(first, last + 1))
+    with pytest.raises(VersionGone):
+        list(recbatch.open(archive, first))
+    with pytest.raises(VersionGone):
+        list(recbatch.open(archive, first).records(["key"], "source_size > 0"))
 
 
 def test_a_rotation_is_recorded_in_a_bucket_and_a_reader_verifies_all_the_same(
