@@ -373,8 +373,11 @@ class _Run:
                     names = [name for name in COLUMNS if name in unchecked.schema_arrow.names]
                     table = read_group(self.store, file.path, unchecked, group, names)
                 for record in table_to_records(table):
-                    if (finding := check_record(record)) is not None:
+                    finding = check_record(record)
+                    if finding is not None or self._takes(record.key):
                         self.rows_checked += 1
+                        self.streams_checked += record.stream is not None
+                    if finding is not None:
                         self.findings.append(replace(finding, file=file.path))
             except (CorruptArchive, ValueError):
                 pass  # not even that: the group is named as a whole

@@ -129,6 +129,7 @@ def test_bit_rot_in_a_stream_names_its_image_and_no_other(archive: Archive, add:
     flip(file, file.read_bytes().index(image("b", 5000).stream or b"") + 77)
     assert codes(archive, "structure") == []
     assert codes(archive) == [("wrong-digest", "b")]
+    assert verify(archive).rows_checked == 3
     with pytest.raises(CorruptArchive, match="can't be read"):
         archive["b"]
 
