@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -22,7 +23,58 @@ CONNECT_S = 10
 ATTEMPTS = 5  # of one request for a source; about 10 s of waiting between them, and the reader asks again
 RETRIES = 8  # of one request for an archive; about 25 s of waiting, since no one else asks again
 KEYS_LIVE_S = 60  # no longer: a credentials file may be rewritten at any time
+NO_KEYS = "no AWS credentials were found"
 _TRUE = ("1", "true", "yes", "on")
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # botocore's own: other stores take more names than Amazon
+
+_KEYS = "the store refuses these credentials"
+_LOGIN = "Get new ones, for example by 'aws sso login', and run the same command again"
+_REFUSALS = {  # by what a store or a library says: what is wrong and what to do, without full stops
+    NO_KEYS: (
+        NO_KEYS,
+        "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; in a cloud, give the machine a role",
+    ),
+    "SignatureDoesNotMatch": (
+        _KEYS,
+        "The secret does not fit the key: check AWS_SECRET_ACCESS_KEY, or the profile that it comes from",
+    ),
+    "InvalidAccessKeyId": (
+        _KEYS,
+        "The store knows no such key: check AWS_ACCESS_KEY_ID or the profile, and that AWS_ENDPOINT_URL is its store",
+    ),
+    "ExpiredToken": ("the credentials have expired", _LOGIN),
+    "TokenRefreshRequired": ("the credentials have expired", _LOGIN),
+    "InvalidToken": (_KEYS, f"Check AWS_SESSION_TOKEN, which belongs to one pair of keys. {_LOGIN}"),
+    "RequestTimeTooSkewed": ("this machine's clock is wrong", "Set the clock, for example by NTP"),
+}
+
+
+def no_keys() -> tuple[str, str]:
+    """What is wrong where there are no keys, and what to do; without full stops."""
+    return _REFUSALS[NO_KEYS]
+
+
+def refusal(text: str) -> tuple[str, str] | None:
+    """What is wrong with the keys (or the clock) and what to do, where a code or an error's text tells of it.
+
+    Both are without full stops: errors and checks end the sentences.
+    """
+    if "Unable to locate credentials" in text:
+        return no_keys()
+    for code, (problem, remedy) in _REFUSALS.items():
+        if code in text:
+            return (problem if code == NO_KEYS else f"{problem} ({code})"), remedy
+    return None
+
+
+def bucket_problem(url: str) -> str:
+    """Why no bucket can have the name that a URL gives; empty where one can."""
+    bucket, _ = split(url)
+    if not bucket:
+        return "no bucket is named"
+    if not _BUCKET.fullmatch(bucket) or ".." in bucket:
+        return f"no bucket can be named {bucket!r}"
+    return ""
 
 
 def is_s3(url: str) -> bool:
@@ -156,7 +208,11 @@ class Account:
         """What a deltalake handle is told. It keeps the keys of this moment, so handles are opened anew.
 
         It is told the keys because it would find fewer of them than botocore: with an endpoint of one's own it
-        looks neither at profiles nor at credential processes (deltalake 1.6.6).
+        looks neither at profiles nor at credential processes (deltalake 1.6.6). It is told Amazon's own endpoint
+        too, the one that it would take anyhow: without, each handle asks the machine's metadata service for a region
+        that it knows, waits for it where there is none, and warns on standard error.
+
+        Raises PermissionError where there are no keys, and botocore's errors where the one who gives them fails.
         """
         options = {
             "AWS_REGION": self.region,
@@ -165,13 +221,15 @@ class Account:
             "connect_timeout": f"{CONNECT_S}s",
             "timeout": f"{self.answer_s:g}s",
         }
-        if self.endpoint is not None:
-            options["AWS_ENDPOINT_URL"] = self.endpoint
+        options["AWS_ENDPOINT_URL"] = self.endpoint or self.amazon
+        if self.endpoint is None:  # with "true" it would take the endpoint for a bucket's own host
+            options["AWS_VIRTUAL_HOSTED_STYLE_REQUEST"] = "false"
         if self._http:
             options["AWS_ALLOW_HTTP"] = "true"
         if self.anonymous:
             options["AWS_SKIP_SIGNATURE"] = "true"
-        elif keys := self.keys():
+        else:
+            keys = self._needed_keys()
             options["AWS_ACCESS_KEY_ID"] = keys.access_key_id
             options["AWS_SECRET_ACCESS_KEY"] = keys.secret_access_key
             if keys.token:
@@ -179,13 +237,22 @@ class Account:
         return options
 
     @property
+    def amazon(self) -> str:
+        """Amazon's endpoint of this region."""
+        return f"https://s3.{self.region}.amazonaws.com" + (".cn" if self.region.startswith("cn-") else "")
+
+    @property
     def _http(self) -> bool:
         return self.endpoint is not None and self.endpoint.startswith("http://")
 
-    def _for_obstore(self) -> Any:
+    def _needed_keys(self) -> Keys:
         keys = self.keys()
         if keys is None:
-            raise PermissionError("no AWS credentials were found")
+            raise PermissionError(NO_KEYS)
+        return keys
+
+    def _for_obstore(self) -> Any:
+        keys = self._needed_keys()
         return {
             "access_key_id": keys.access_key_id,
             "secret_access_key": keys.secret_access_key,

@@ -79,14 +79,13 @@ class ArchiveNotReadable(StoreError):
 
     code = "archive-not-readable"
 
-    def __init__(self, url: str, problem: str) -> None:
-        super().__init__(url, problem)
-        self.url, self.problem = url, problem
+    def __init__(self, url: str, problem: str, remedy: str = "") -> None:
+        super().__init__(url, problem, remedy)
+        self.url, self.problem, self.remedy = url, problem, remedy
 
     def __str__(self) -> str:
-        return (
-            f"Reading {self.url} is not allowed: {self.problem}. Check its permissions, or your credentials."
-        )
+        remedy = self.remedy or "Check its permissions, or your credentials"
+        return f"Reading {self.url} is not allowed: {self.problem}. {remedy}."
 
 
 class ArchiveNotWritable(StoreError):
@@ -94,15 +93,13 @@ class ArchiveNotWritable(StoreError):
 
     code = "archive-not-writable"
 
-    def __init__(self, url: str, problem: str) -> None:
-        super().__init__(url, problem)
-        self.url, self.problem = url, problem
+    def __init__(self, url: str, problem: str, remedy: str = "") -> None:
+        super().__init__(url, problem, remedy)
+        self.url, self.problem, self.remedy = url, problem, remedy
 
     def __str__(self) -> str:
-        return (
-            f"Writing to {self.url} is not allowed: {self.problem}. "
-            "Check its permissions, or your credentials."
-        )
+        remedy = self.remedy or "Check its permissions, or your credentials"
+        return f"Writing to {self.url} is not allowed: {self.problem}. {remedy}."
 
 
 class StoreFull(StoreError):

@@ -31,7 +31,6 @@ LOW_DISK_BYTES = 2 << 30
 SKEW_WARNING_S, SKEW_PROBLEM_S = 60, 300  # S3 refuses from 15 minutes on
 READ_ONLY = "That is enough for a source, and to verify and restore; to archive here, allow s3:PutObject."
 NO_CONDITIONS = "Archive to a store with conditional writes: without them commits can overwrite one another."
-_WRONG_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken")
 
 
 def probe_store(url: str) -> Iterator[Check]:
@@ -101,6 +100,9 @@ def _links(url: str, folder: Path) -> Check:
 
 
 def _probe_s3(url: str) -> Iterator[Check]:
+    if wrong := s3.bucket_problem(url):
+        yield problem(url, wrong, "Give a URL such as s3://bucket/prefix.")
+        return
     if "AWS_S3_ALLOW_UNSAFE_RENAME" in os.environ:
         text = "AWS_S3_ALLOW_UNSAFE_RENAME is set, which would let commits overwrite one another"
         yield problem(url, text, "Unset it: recbatch refuses to open archives until then.")
@@ -108,13 +110,14 @@ def _probe_s3(url: str) -> Iterator[Check]:
         account = (
             s3.Account()
         )  # not the shared one: a listing of the engine changes how its client reads pages
-        yield _credentials(url, account)
+        keys = _credentials(url, account)
+        yield keys
         reached = _reached(url, account)
     except Exception as error:
         yield of_error(url, error, remedy="Check the AWS_* variables and ~/.aws/config.")
         return
     yield reached
-    if reached.state is State.problem:
+    if State.problem in (keys.state, reached.state):
         return
     bucket, prefix = s3.split(url.rstrip("/"))
     listed = False
@@ -150,8 +153,8 @@ def _credentials(url: str, account: s3.Account) -> Check:
 
     found = botocore.session.Session().get_credentials()
     if found is None:
-        remedy = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; in a cloud, give the machine a role."
-        return problem(url, "no AWS credentials were found", remedy)
+        text, remedy = s3.no_keys()
+        return problem(url, text, f"{remedy}.")
     keys = account.keys()
     token = ", with a session token" if keys is not None and keys.token else ""
     return ok(url, f"credentials by {found.method}{token}, region {account.region}")
@@ -159,17 +162,20 @@ def _credentials(url: str, account: s3.Account) -> Check:
 
 def _reached(url: str, account: s3.Account) -> Check:
     """A connection alone, because the clients below try for long."""
-    bucket, _ = s3.split(url)
-    endpoint = account.endpoint or f"https://{bucket}.s3.{account.region}.amazonaws.com"
+    endpoint = account.endpoint or account.amazon
     parts = urlsplit(endpoint)
     host, port = parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)
     if parts.scheme in getproxies() and not proxy_bypass(host):
         return ok(url, f"{host}:{port} is reached through a proxy")
+    if parts.scheme not in ("http", "https") or not host:
+        remedy = "Begin AWS_ENDPOINT_URL with https:// or http://."
+        return problem(url, f"the endpoint {endpoint} is no URL", remedy)
     try:
         socket.create_connection((host, port), timeout=CONNECT_S).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a name that no host can have
         remedy = "Check AWS_ENDPOINT_URL, the network, and whether a proxy or firewall is in between."
-        return problem(url, f"{host}:{port} does not answer: {error.strerror or error}", remedy)
+        what = getattr(error, "strerror", None) or error
+        return problem(url, f"{host}:{port} does not answer: {what}", remedy)
     return ok(url, f"{host}:{port} answers")
 
 
@@ -206,11 +212,8 @@ def _refusal(url: str, error: Exception, bucket: str) -> Check:
         return problem(
             url, f"there is no bucket '{bucket}'", "Check its name and the region, or make it first."
         )
-    if code in _WRONG_KEYS:
-        remedy = "Check the keys: of this store, both of one pair, and not expired."
-        return problem(url, f"the store refuses these credentials: {code}", remedy)
-    if code == "RequestTimeTooSkewed":
-        return problem(url, "this machine's clock is wrong", "Set the clock, for example by NTP.")
+    if told := s3.refusal(code or str(error)):
+        return problem(url, told[0], f"{told[1]}.")
     if code in (
         "AuthorizationHeaderMalformed",
         "PermanentRedirect",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,13 +17,39 @@ from recbatch.archive.schema import COLUMNS, HEAVY_COLUMNS, DataFile, completed
 from recbatch.archive.store import Store, plain
 
 
+class Reader(pq.ParquetFile):  # type: ignore[misc]
+    """A Parquet file that is read in the caller's thread alone.
+
+    Arrow's own reading ahead (``pre_buffer``) lends our bytes to its threads, which may still hold some when the
+    process ends: Python then ends those threads in the midst of C++, and that aborts the process.
+    """
+
+    def __init__(self, source: Any, *, checksums: bool) -> None:
+        super().__init__(source, page_checksum_verification=checksums, pre_buffer=False)
+        self._fetch: Callable[[list[tuple[int, int]]], None] | None = getattr(source, "fetch", None)
+
+    def fetch(self, group: int, columns: Sequence[str]) -> None:
+        """Get the bytes of these columns at once, from a store where each request takes its time."""
+        if self._fetch is None:
+            return
+        row_group = self.metadata.row_group(group)
+        ranges = []
+        for place in range(row_group.num_columns):
+            column = row_group.column(place)
+            if column.path_in_schema.partition(".")[0] in columns:
+                words = column.dictionary_page_offset if column.has_dictionary_page else None
+                first = column.data_page_offset if words is None else words
+                ranges.append((first, first + column.total_compressed_size))
+        self._fetch(ranges)
+
+
 @contextlib.contextmanager
-def opened(store: Store, path: str, *, checksums: bool = True) -> Iterator[pq.ParquetFile]:
+def opened(store: Store, path: str, *, checksums: bool = True) -> Iterator[Reader]:
     """A data file's reader; a missing or unreadable file is a CorruptArchive that names it."""
     with contextlib.ExitStack() as stack:
         try:
             source = stack.enter_context(store.reading(path))
-            file = pq.ParquetFile(source, page_checksum_verification=checksums, pre_buffer=True)
+            file = Reader(source, checksums=checksums)
         except FileNotFoundError:
             raise CorruptArchive(store.url, f"data file {path} is missing") from None
         except (pa.ArrowException, OSError) as error:
@@ -75,6 +101,8 @@ def active_files(
 
 def read_group(store: Store, path: str, file: pq.ParquetFile, group: int, columns: Sequence[str]) -> pa.Table:
     try:
+        if isinstance(file, Reader):
+            file.fetch(group, columns)
         return file.read_row_group(group, columns=list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(store, path, error) from error

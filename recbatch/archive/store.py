@@ -111,6 +111,8 @@ class Store:
             )
         try:
             return s3.account().delta_options()
+        except PermissionError as error:  # there are no keys
+            raise self.explain(error) from error
         except Exception as error:  # botocore's own, from whoever was asked for keys
             raise StoreUnreachable(self.url, plain(error)) from error
 
@@ -249,7 +251,8 @@ class Store:
         if number in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(whole):
             return StoreFull(self.url)
         if isinstance(error, PermissionError) or number == errno.EROFS or _DENIED.search(whole):
-            return (ArchiveNotWritable if writing else ArchiveNotReadable)(self.url, text)
+            told = None if self.local else s3.refusal(f"{text} {whole}")  # its keys, not its permissions
+            return (ArchiveNotWritable if writing else ArchiveNotReadable)(self.url, *(told or (text,)))
         if self.local is None and _NO_BUCKET.search(whole):
             return BucketNotFound(self.url)
         if isinstance(error, CommitFailedError):

@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 from recbatch import s3
 from recbatch.engine import errors
 from recbatch.engine.source import READ_ATTEMPTS, Content, Item, Tally, first_line
+from recbatch.errors import UsageError
 
 _GONE = ("NoSuchKey", "404", "NotFound")
 _STALE = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId")
@@ -28,7 +29,12 @@ _RAW = "RecbatchPage"
 
 
 def find_objects(source: str, takes: Callable[[str], bool], tally: Tally) -> Iterator[Item]:
-    """The objects below a prefix, sorted as S3 sorts: by the bytes of their keys. One page in memory at a time."""
+    """The objects below a prefix, sorted as S3 sorts: by the bytes of their keys. One page in memory at a time.
+
+    Raises UsageError for a URL without a bucket, SourceNotFound, SourceBucketNotFound, SourceUnreadable.
+    """
+    if problem := s3.bucket_problem(source):
+        raise UsageError(f"{source} can't be a source: {problem}. Give a URL such as s3://bucket/prefix.")
     bucket, prefix = s3.split(source)
     folder = prefix if not prefix or prefix.endswith("/") else prefix + "/"
     empty = True
@@ -50,8 +56,8 @@ def find_objects(source: str, takes: Callable[[str], bool], tally: Tally) -> Ite
         if not _is_s3_error(error):
             raise
         if _code(error) == "NoSuchBucket":
-            raise errors.SourceNotFound(source) from error
-        raise errors.SourceUnreadable(source, problem_of(error)) from error
+            raise errors.SourceBucketNotFound(source) from error
+        raise unreadable(source, error) from error
 
 
 def list_keys(bucket: str, prefix: str) -> Iterator[tuple[str, int, str, str]]:
@@ -124,7 +130,7 @@ def read_object(item: Item, limit: int) -> Content:
         raise errors.FileTooLarge(item.key, item.size, limit)
     bucket, key = s3.split(item.uri)
     condition = {"IfMatch": f'"{item.etag}"'} if item.etag else {}
-    problem = ""
+    problem: Exception | None = None
     for attempt in range(READ_ATTEMPTS + 1):  # finding out that it was replaced takes one of them
         time.sleep(0.5 * max(0, attempt - 1))
         try:
@@ -145,7 +151,7 @@ def read_object(item: Item, limit: int) -> Content:
                 raise errors.UnreadableFile(item.key, problem_of(error)) from error
             if code in ("PreconditionFailed", "412"):
                 condition = {}
-            problem = problem_of(error)
+            problem = error
             if code in _REFUSED or (code in _STALE and attempt):
                 break  # asking again would not help
             if code in _STALE:
@@ -156,7 +162,14 @@ def read_object(item: Item, limit: int) -> Content:
         same = bool(etag) and etag == item.etag
         mtime_ns = item.mtime_ns if same else nanoseconds(answer["LastModified"].isoformat())
         return Content(name=item.key, data=data, mtime_ns=mtime_ns, etag=etag)
-    raise errors.SourceUnreadable(item.uri, problem)
+    assert problem is not None  # for the type checker: each turn returns, raises or keeps it
+    raise unreadable(item.uri, problem) from problem
+
+
+def unreadable(source: str, error: Exception) -> errors.SourceUnreadable:
+    """What a store's answer means for a source, with the remedy where it is known."""
+    told = s3.refusal(_code(error) or str(error))
+    return errors.SourceUnreadable(source, *(told or (problem_of(error),)))
 
 
 def problem_of(error: Exception) -> str:

@@ -36,6 +36,16 @@ class SourceNotFound(StoreError):
         return f"There is no source at {self.source}. Check the path or URL."
 
 
+class SourceBucketNotFound(SourceNotFound):
+    """The bucket that a source is to lie in does not exist."""
+
+    code = "source-bucket-not-found"
+
+    def __str__(self) -> str:
+        bucket = self.source.partition("://")[2].partition("/")[0]
+        return f"There is no bucket named '{bucket}'. Check the name, the region, and AWS_ENDPOINT_URL."
+
+
 class SourceEmpty(StoreError):
     """A source holds no image."""
 
@@ -60,15 +70,13 @@ class SourceUnreadable(StoreError):
     code = "source-unreadable"
     retryable = True
 
-    def __init__(self, source: str, problem: str) -> None:
-        super().__init__(source, problem)
-        self.source, self.problem = source, problem
+    def __init__(self, source: str, problem: str, remedy: str = "") -> None:
+        super().__init__(source, problem, remedy)
+        self.source, self.problem, self.remedy = source, problem, remedy
 
     def __str__(self) -> str:
-        return (
-            f"{self.source} can't be read: {self.problem}. "
-            "Check address and permissions; run the same command again."
-        )
+        remedy = self.remedy or "Check address and permissions; run the same command again"
+        return f"{self.source} can't be read: {self.problem}. {remedy}."
 
 
 class BadListing(UsageError):
@@ -82,6 +90,28 @@ class BadListing(UsageError):
 
     def __str__(self) -> str:
         return f"{self.place}: {self.problem}. Mend the listing, or leave it out to list the source itself."
+
+
+class ListingNotFound(SourceNotFound):
+    """Nothing stands at the address of a listing file."""
+
+    code = "listing-not-found"
+
+    def __str__(self) -> str:
+        return f"There is no listing at {self.source}. Check the path or URL."
+
+
+class ListingNamesNothing(UsageError):
+    """A listing file names no image of the source."""
+
+    code = "listing-names-nothing"
+
+    def __init__(self, listing: str, problem: str, remedy: str) -> None:
+        super().__init__(listing, problem, remedy)
+        self.listing, self.problem, self.remedy = listing, problem, remedy
+
+    def __str__(self) -> str:
+        return f"{self.listing} {self.problem}. {self.remedy}."
 
 
 class DestinationUnwritable(StoreError):

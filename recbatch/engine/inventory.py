@@ -22,7 +22,7 @@ from urllib.parse import unquote_plus
 
 from recbatch import s3
 from recbatch.engine.bucket import nanoseconds
-from recbatch.engine.errors import BadListing, SourceNotFound, SourceUnreadable
+from recbatch.engine.errors import BadListing, ListingNamesNothing, ListingNotFound, SourceUnreadable
 from recbatch.engine.source import Item, Tally, first_line
 from recbatch.errors import RecbatchError, UsageError
 
@@ -58,7 +58,7 @@ def find_listed(listing: str, source: str, takes: Callable[[str], bool], tally: 
             a Parquet file of such columns, or the ``manifest.json`` of an S3 Inventory. Keys are whole object keys.
         source: the URL of a bucket, or of a prefix in it; keys outside of it are skipped, and said once.
 
-    Raises BadListing, SourceNotFound, SourceUnreadable.
+    Raises BadListing, ListingNamesNothing (at the end), ListingNotFound, SourceUnreadable.
     """
     if "://" not in source or source.startswith("file://"):
         raise UsageError(
@@ -67,6 +67,7 @@ def find_listed(listing: str, source: str, takes: Callable[[str], bool], tally: 
     scheme = source.partition("://")[0]
     bucket, prefix = s3.split(source)
     folder = prefix if not prefix or prefix.endswith("/") else prefix + "/"
+    count = _Count()
     for row in read_listing(listing, bucket):
         if row.bucket and row.bucket != bucket:
             raise BadListing(row.place, f"it lists bucket {row.bucket!r}, the source is in {bucket!r}")
@@ -74,13 +75,47 @@ def find_listed(listing: str, source: str, takes: Callable[[str], bool], tally: 
             continue  # what consoles make to show a folder
         if not row.key.startswith(folder) or row.key == folder:
             tally.skipped += 1  # an inventory is of the whole bucket
+            count.outside += 1
+            count.first_outside = count.first_outside or row.key
             continue
         name = row.key[len(folder) :]
         if not takes(name):
             tally.skipped += 1
+            count.not_taken += 1
+            count.first_not_taken = count.first_not_taken or row.key
             continue
+        count.items += 1
         uri = f"{scheme}://{bucket}/{row.key}"
         yield Item(key=name, uri=uri, size=row.size, mtime_ns=row.mtime_ns, etag=row.etag)
+    if not count.items:
+        raise count.error(listing, source)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Count:
+    """What became of a listing's rows, to tell why none was of use."""
+
+    items: int = 0
+    outside: int = 0
+    first_outside: str = ""
+    not_taken: int = 0
+    first_not_taken: str = ""
+
+    def error(self, listing: str, source: str) -> ListingNamesNothing:
+        count = self.outside + self.not_taken
+        keys = f"{count:,} object" + ("s" if count > 1 else "")
+        if not count:
+            problem, remedy = "names no object", "Check that it is the right file, and whole"
+        elif not self.not_taken:
+            problem = f"names {keys}, none of them below {source} (the first is {self.first_outside!r})"
+            remedy = "Name the source that its keys lie in: they are whole keys, from the bucket on"
+        else:
+            problem = f"names {keys}, none of them taken as an image"
+            problem += f": {self.not_taken:,} by the name, such as {self.first_not_taken!r}"
+            if self.outside:
+                problem += f", {self.outside:,} that lie elsewhere, such as {self.first_outside!r}"
+            remedy = "Name the files to take with --include, for example --include '*.dat'"
+        return ListingNamesNothing(listing, problem, remedy)
 
 
 def read_listing(listing: str, bucket: str) -> Iterator[Row]:
@@ -284,7 +319,7 @@ def _opened(place: str) -> Iterator[BinaryIO]:
         with _raw(place) as raw:
             yield raw
     except FileNotFoundError:
-        raise SourceNotFound(place) from None
+        raise ListingNotFound(place) from None
     except (RecbatchError, GeneratorExit):
         raise
     except Exception as error:
@@ -292,7 +327,8 @@ def _opened(place: str) -> Iterator[BinaryIO]:
             raise
         from recbatch.archive.store import plain
 
-        raise SourceUnreadable(place, plain(error)) from error
+        told = s3.refusal(str(error)) if s3.is_s3(place) else None
+        raise SourceUnreadable(place, *(told or (plain(error),))) from error
 
 
 _STORES = ("botocore", "obstore", "aiohttp")
@@ -311,7 +347,14 @@ def _raw(place: str) -> Iterator[Any]:
 
         bucket, key = s3.split(place)
         store = s3.account().bucket(bucket)
-        with RangeFile(store, key, int(obstore.head(store, key)["size"])) as remote:
+        try:
+            size = int(obstore.head(store, key)["size"])
+        except FileNotFoundError:
+            raise
+        except Exception:
+            obstore.get_range(store, key, start=0, end=1)  # its refusal says why, a HEAD's has no words
+            raise
+        with RangeFile(store, key, size) as remote:
             yield io.BufferedReader(remote, PIECE_BYTES)
     else:
         import fsspec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recbatch.engine.plan import Plan, make_plan
+from recbatch.engine.scratch import scratch
 from recbatch.engine.source import Tally, find_items
 from recbatch.engine.spool import Spool, row_of
 
@@ -58,8 +58,7 @@ def survey(
 ) -> Iterator[Survey]:
     """List a source; the arguments and errors are those of ``find_items``."""
     tally = Tally()
-    with tempfile.TemporaryDirectory(prefix="recbatch-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         items = find_items(
             source, include=include, exclude=exclude, archive=archive, listing=listing, tally=tally
         )

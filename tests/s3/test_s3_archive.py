@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -188,13 +190,58 @@ def test_a_wrong_secret_and_an_unknown_key_are_said(bucket: str, as_user: As, us
         with pytest.raises(ArchiveNotReadable, match=says) as raised:
             attempt(f"s3://{bucket}/a")
         assert raised.value.exit_status == 3
+        assert str(raised.value).count(". ") == 1  # what; what to do: not the store's own advice as well
+        assert "AWS_" in str(raised.value).partition(". ")[2]
 
 
 def test_no_credentials_at_all_are_said(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(ArchiveNotReadable, match="no AWS credentials were found"):
+    with pytest.raises(ArchiveNotReadable, match=r"no AWS credentials were found\. Set AWS_ACCESS_KEY_ID"):
         Archive.open(f"s3://{bucket}/a")
+
+
+def test_deltalake_never_looks_for_a_region_or_keys_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would ask the machine's metadata service at each open, wait for it, and warn on standard error."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    with pytest.raises(ArchiveNotReadable, match="no AWS credentials"):
+        _ = Store("s3://bucket/a").storage_options
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    options = Store("s3://bucket/a").storage_options
+    assert options is not None
+    assert options["AWS_ENDPOINT_URL"] == "https://s3.us-east-1.amazonaws.com"
+    monkeypatch.setenv("AWS_REGION", "cn-north-1")
+    options = Store("s3://bucket/a").storage_options
+    assert options is not None
+    assert options["AWS_ENDPOINT_URL"] == "https://s3.cn-north-1.amazonaws.com.cn"
+
+
+def test_rows_are_read_in_the_callers_thread_and_neighbours_in_one_request(
+    proxy: Proxy, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread of Arrow that still holds bytes of ours when the process ends would abort it."""
+    archive = Archive.create(f"s3://{bucket}/a")
+    epoch = archive.claim_epoch("job")
+    file = archive.write_file([image(f"k{number}") for number in range(5)], stem="s")
+    archive.commit([("0", file)], job="job", epoch=epoch)
+    threads = set()
+    read = files_s3.RangeFile.read
+
+    def noted(self: files_s3.RangeFile, size: int | None = -1) -> bytes:
+        threads.add(threading.get_ident())
+        return read(self, size)
+
+    monkeypatch.setattr(files_s3.RangeFile, "read", noted)
+    before = len(proxy.log)
+    assert [row.key for row in Archive.open(archive.url).records()] == [f"k{number}" for number in range(5)]
+    assert threads == {threading.get_ident()}
+    requests = [method for method, path, *_ in proxy.log[before:] if path.endswith(".parquet")]
+    assert requests.count("GET") <= 3  # the footer's length, the footer, all columns of all rows
 
 
 def test_a_missing_bucket_is_told_from_a_missing_archive(bucket: str) -> None:

@@ -22,7 +22,7 @@ from s3_helpers import found, put_all, run
 
 from recbatch import s3
 from recbatch.archive import Archive
-from recbatch.engine.errors import BadListing, SourceNotFound, SourceUnreadable
+from recbatch.engine.errors import BadListing, ListingNamesNothing, SourceNotFound, SourceUnreadable
 from recbatch.engine.inventory import find_listed, read_listing
 from recbatch.engine.source import Choice, Item, Tally
 from recbatch.errors import UsageError
@@ -159,6 +159,29 @@ def test_keys_outside_of_the_source_are_skipped(tmp_path: Path) -> None:
     assert tally.problems == []
 
 
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("", r"l\.csv names no object\. Check that it is the right file"),
+        ("in/,0,t\n", r"names no object\."),
+        (
+            "other/a.png,1,t\nb.png,1,t\n",
+            r"names 2 objects, none of them below s3://bucket/in .*'other/a\.png'",
+        ),
+        ("in/a.txt,1,t\n", r"names 1 object, .*'in/a\.txt'\. .*--include"),
+        (
+            "in/a.txt,1,t\nb.png,1,t\n",
+            r"names 2 objects, .* 1 by the name, .*, 1 that lie elsewhere, .*'b\.png'",
+        ),
+    ],
+)
+def test_a_listing_of_which_nothing_is_of_use_says_why(tmp_path: Path, rows: str, says: str) -> None:
+    path = write(tmp_path / "l.csv", "key,size,etag\n" + rows)
+    with pytest.raises(ListingNamesNothing, match=says) as raised:
+        list(find_listed(str(path), SOURCE, Choice().takes, Tally()))
+    assert raised.value.exit_status == 2
+
+
 def test_old_versions_and_deletions_are_no_objects(tmp_path: Path) -> None:
     rows = [
         line_of("in/a.png"),
@@ -257,7 +280,7 @@ def test_a_manifest_that_does_not_fit_is_refused(
 
 
 def test_a_listing_that_is_not_there_and_a_source_that_is_no_bucket_are_said(tmp_path: Path) -> None:
-    with pytest.raises(SourceNotFound):
+    with pytest.raises(SourceNotFound, match="There is no listing at"):
         listed(tmp_path / "none.csv")
     with pytest.raises(UsageError, match="Leave out --listing"):
         listed(write(tmp_path / "l.csv", "key,size,etag\n"), str(tmp_path))
@@ -294,6 +317,10 @@ def test_an_inventory_in_a_bucket_stands_for_a_listing_of_the_source(proxy: Prox
     assert run(source, archive).images == 0  # a real listing finds nothing new
     with pytest.raises(SourceNotFound):
         run(source, archive, listing=f"s3://{bucket}/inv/none.json")
+    with pytest.MonkeyPatch.context() as wrong:
+        wrong.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        with pytest.raises(SourceUnreadable, match=r"\(SignatureDoesNotMatch\)\. The secret"):
+            run(source, archive, listing=listing)
     obstore.delete(store, "inv/data/1.csv.gz")
     with pytest.raises((SourceNotFound, SourceUnreadable), match=r"1\.csv\.gz"):
         run(source, archive, listing=listing)
