@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from recbatch.archive.verify import Checked
-    from recbatch.engine.events import Committed, Event, ImageQuarantined, Planned, WaitingForWorkers
+    from recbatch.engine.events import (
+        Committed,
+        Event,
+        ImageQuarantined,
+        Planned,
+        WaitingForWorkers,
+        Working,
+    )
 
 LINE_EVERY_S = 30.0
 WARNINGS_SHOWN = 10  # quarantined images named one by one; the archive has all of them as rows
@@ -134,6 +141,7 @@ class Tally:
     quarantined: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    underway: Working | None = None  # what is done of unfinished shards
     started_s: float = field(default_factory=time.monotonic)
     working_since_s: float | None = None  # rates begin here: loading a model is no work on images
 
@@ -145,6 +153,8 @@ class Tally:
                 self.total, self.known = event.images, event.known
             case events.WorkersReady():
                 self.working_since_s = now_s
+            case events.Working():
+                self.underway = event
             case events.ShardDone():
                 self.done += event.images + event.quarantined
                 self.quarantined += event.quarantined
@@ -153,30 +163,38 @@ class Tally:
             case _:
                 pass
 
+    @property
+    def images(self) -> int:
+        """Done, in finished shards and in others."""
+        return self.done + (self.underway.images if self.underway else 0)
+
     def rate(self, now_s: float) -> float:
         """Images a second since the workers were ready."""
         since = self.started_s if self.working_since_s is None else self.working_since_s
-        return self.done / max(now_s - since, 1e-6)
+        return self.images / max(now_s - since, 1e-6)
 
     def eta_s(self, now_s: float) -> float | None:
-        return (self.total - self.done) / self.rate(now_s) if self.done else None
+        return (self.total - self.images) / self.rate(now_s) if self.images else None
 
     @property
-    def saved(self) -> int:
-        return self.bytes_in - self.bytes_out
+    def bytes(self) -> tuple[int, int]:
+        """In and out, of finished shards and of others."""
+        parts = (self.underway.bytes_in, self.underway.bytes_out) if self.underway else (0, 0)
+        return self.bytes_in + parts[0], self.bytes_out + parts[1]
 
     def facts(self, now_s: float, *, restoring: bool) -> list[str]:
         """Rate, time left and bytes saved, where they are known yet."""
-        if not self.done:
+        if not self.images:
             return ["starting"]
+        bytes_in, bytes_out = self.bytes
         found = [f"{self.rate(now_s):.1f} images/s"]
         eta_s = self.eta_s(now_s)
-        if eta_s is not None and self.done < self.total:
+        if eta_s is not None and self.images < self.total:
             found.append(f"{duration_text(eta_s)} left")
-        if restoring:
-            found.append(f"{bytes_text(self.bytes_out)} written")
-        elif self.bytes_in:
-            found.append(f"{bytes_text(self.saved)} saved ({self.saved / self.bytes_in:.0%})")
+        if restoring and bytes_out:
+            found.append(f"{bytes_text(bytes_out)} written")
+        elif not restoring and bytes_in and bytes_out:
+            found.append(f"{bytes_text(bytes_in - bytes_out)} saved ({1 - bytes_out / bytes_in:.0%})")
         if self.quarantined:
             found.append(f"{self.quarantined:,} quarantined")
         return found
@@ -207,12 +225,15 @@ class Progress:
 
     def status(self) -> tuple[int, int, Sequence[str]]:
         facts = self.tally.facts(time.monotonic(), restoring=self.verb == "restore")
-        return self.tally.done, self.tally.total, facts
+        return self.tally.images, self.tally.total, facts
 
     def event(self, event: Event) -> None:
         from recbatch.engine import events
 
         self.tally.update(event, now_s=time.monotonic())
+        if isinstance(event, events.Working):
+            self.screen.draw()
+            return
         if self.as_json and not isinstance(event, events.Finished):  # the report follows as the last line
             print_json({"event": event_name(event), **plain(event)})
         if logs.chosen() is LogFormat.json:

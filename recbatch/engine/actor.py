@@ -5,6 +5,7 @@ It runs in a process of its own (a Ray actor, a subprocess) or in the caller's, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import math
@@ -20,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from recbatch import __version__
 from recbatch.engine import errors
 from recbatch.engine.allocation import keep_freed_memory
-from recbatch.engine.feed import Feed, Outcome, Ready
+from recbatch.engine.feed import BATCH_PIXELS, CPU_BATCH_PIXELS, Feed, Outcome, Ready
 from recbatch.engine.plan import Shard
 from recbatch.engine.resources import cpus_available
 from recbatch.engine.results import Clock, ShardResult, peak_rss_bytes
 from recbatch.engine.source import Content, Item, notes_of
+from recbatch.engine.watch import Watch
 from recbatch.errors import ImageError, RecbatchError
 from recbatch.stream import preview_size
 
@@ -74,21 +76,34 @@ class EncodeWorker:
         self._archive: Archive = Archive.open(job.archive)
         weights = [self._archive.model(digest) for digest in job.model_digests] or None
         self._codec = make_codec(job, weights)
-        self._feed = Feed(self._codec, threads=job.threads or cpus_available())
+        self._feed = Feed(
+            self._codec,
+            threads=job.threads or cpus_available(),
+            batch_pixels=BATCH_PIXELS if job.device.startswith("cuda") else CPU_BATCH_PIXELS,
+        )
         use_threads(job.threads)
         keep_freed_memory()
         self._codec.warm_up()  # compiling counts as start-up, not as the first image's time
 
-    def run(self, shard: Shard[Item]) -> ShardResult:
+    def run(self, shard: Shard[Item], watch: Watch) -> ShardResult:
         use_threads(self._job.threads)  # again: both libraries keep this count per thread
         clock = Clock()
         start = time.perf_counter()
         records: list[Record] = []
-        for batch in self._feed.batches(shard.items, clock):
-            records.extend(self._encode(batch, shard.name, clock))
+        with contextlib.closing(self._feed.batches(shard.items, clock)) as batches:
+            while not watch.stopping and (batch := next(batches, None)) is not None:
+                done = list(self._encode(batch, shard.name, clock))
+                records += done
+                watch.add(
+                    images=len(done),
+                    bytes_in=sum(record.source_size or 0 for record in done),
+                    bytes_out=sum(len(record.stream or b"") for record in done),
+                )
         records.sort(key=lambda record: record.key)
-        with clock.stage("write"):
-            file = self._archive.write_file(records, stem=stem(self._job.job, shard.name))
+        file = None
+        if records:
+            with clock.stage("write"):
+                file = self._archive.write_file(records, stem=stem(self._job.job, shard.name))
         return account(shard, records, file, clock, time.perf_counter() - start)
 
     def _encode(self, batch: list[Outcome], shard: str, clock: Clock) -> Iterator[Record]:
@@ -224,7 +239,7 @@ def _of_source(item: Item, content: Content | None, shard: str) -> dict[str, Any
 
 
 def account(
-    shard: Shard[Item], records: Sequence[Record], file: DataFile, clock: Clock, seconds: float
+    shard: Shard[Item], records: Sequence[Record], file: DataFile | None, clock: Clock, seconds: float
 ) -> ShardResult:
     good = [record for record in records if record.status == "ok"]
     return ShardResult(

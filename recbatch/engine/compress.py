@@ -223,6 +223,8 @@ def encode_shards(
 
     def on_result(value: Any, shard: Shard[Item]) -> None:
         result: ShardResult = value
+        if result.empty:  # a stop came before its first image
+            return
         committer.add(result, shard)
         events.tell_result(progress, result)
 

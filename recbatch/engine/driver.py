@@ -6,6 +6,7 @@ down to the one image that does it, which is given up alone. What a finished sha
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -23,13 +24,15 @@ from recbatch.engine.errors import (
     WorkersKeepFailing,
 )
 from recbatch.engine.plan import Shard, T
-from recbatch.engine.pools import Hello, Job, Pool, WorkerDied, WorkerRaised
+from recbatch.engine.pools import Handle, Hello, Job, Pool, WorkerDied, WorkerRaised
 from recbatch.engine.seats import Seat, Seats
 from recbatch.engine.signals import StopFlag
 from recbatch.engine.tasks import Task, TaskQueue, again
+from recbatch.engine.watch import Part
 from recbatch.errors import ImageError, RecbatchError
 
 TELL_EVERY_S = 15.0  # of a wait
+WORKING_EVERY_S = 1.0  # between two events of what is done of unfinished shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,7 @@ class Tuning:
     deadline_s: float = 600.0  # of a shard, and beside it:
     deadline_image_s: float = 5.0
     deadline_bytes_s: float = 10_000.0  # bytes a second that the slowest worker must manage
+    stop_s: float = 40.0  # for workers to hand in what they have, when a signal came
     backoff_s: float = 0.5  # doubled with every failure in a row, up to 30 s
     failures: int = (
         10  # in a row, with nothing done between, for each worker and once more, before the job ends
@@ -92,6 +96,8 @@ class Driver(Generic[T]):
         self._gone: set[str] = set()  # nodes that went by themselves
         self._failures_in_a_row = 0
         self._next_start = self._next_feed = self._next_check = self._next_places = 0.0
+        self._parts: dict[Handle, Part] = {}  # what is done of the shard that a worker is at
+        self._next_working = 0.0
         self._welcomed = False
         self._refusals = 0
         self.deaths = 0
@@ -113,6 +119,7 @@ class Driver(Generic[T]):
         """
         self._began = self._without_since = self._told_of_wait = time.monotonic()
         self._tasks.follow(shards)
+        self._pool.listen(self._heed)
         try:
             while not self._stop.is_set():
                 self._tasks.look_ahead(self._workers * (self._tuning.in_flight + 1))
@@ -123,9 +130,32 @@ class Driver(Generic[T]):
                 self._collect()
                 self._check()
                 self._on_tick()
+            self._wind_down()
         finally:
             for seat in self._seats:
                 self._dismiss(seat)
+
+    def _wind_down(self) -> None:
+        """A signal came: workers hand in what they have, for a while. What they don't is done by the next run."""
+        until = time.monotonic() + self._tuning.stop_s
+        for seat in self._seats:
+            if seat.setup is not None or not seat.calls:
+                self._dismiss(seat)
+            else:
+                self._pool.stop(seat.handle)
+        while self._seats.busy and (left_s := until - time.monotonic()) > 0:
+            heads = self._seats.heads
+            for ticket in self._pool.wait(list(heads), min(left_s, self._tuning.poll_s)):
+                seat = heads[ticket]
+                task = self._seats.pop(seat)
+                value: Any = None
+                with contextlib.suppress(WorkerDied, WorkerRaised):
+                    value = self._pool.result(ticket)
+                if value is not None and not isinstance(value, RecbatchError):
+                    self._hand_on(seat, value, task)
+                if value is None or not seat.calls:
+                    self._dismiss(seat)
+            self._on_tick()
 
     # --- giving out
 
@@ -242,6 +272,11 @@ class Driver(Generic[T]):
             return
         self._failures_in_a_row = 0
         self._blame.done(seat.node or "")
+        self._hand_on(seat, value, task)
+
+    def _hand_on(self, seat: Seat[T], value: Any, task: Task[T]) -> None:
+        if self._parts.pop(seat.handle, None):
+            self._tell_working()  # before it counts as done
         self._on_result(value, task.shard)
 
     def _next_call(self, seat: Seat[T]) -> None:
@@ -250,6 +285,25 @@ class Driver(Generic[T]):
         if seat.calls:
             seat.limit_s = self._tuning.deadline(seat.calls[0][1].shard)
             seat.due = time.monotonic() + seat.limit_s
+
+    def _heed(self, handle: Handle, part: Part) -> None:
+        """News of an unfinished shard, from within a call of the pool."""
+        if not part and handle not in self._parts:
+            return
+        self._parts[handle] = part
+        if (now := time.monotonic()) >= self._next_working:
+            self._next_working = now + WORKING_EVERY_S
+            self._tell_working()
+
+    def _tell_working(self) -> None:
+        parts = self._parts.values()
+        self._progress(
+            events.Working(
+                images=sum(part.images for part in parts),
+                bytes_in=sum(part.bytes_in for part in parts),
+                bytes_out=sum(part.bytes_out for part in parts),
+            )
+        )
 
     def _check(self) -> None:
         now = time.monotonic()
@@ -328,6 +382,7 @@ class Driver(Generic[T]):
 
     def _dismiss(self, seat: Seat[T]) -> None:
         self._seats.remove(seat)
+        self._parts.pop(seat.handle, None)
         self._pool.kill(seat.handle)
 
     def _tell(self, task: Task[T], reason: str, action: str) -> None:

@@ -40,8 +40,17 @@ class WorkersReady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Working:
+    """What is done of the shards that are not, at all workers together; told now and then. It is not written yet."""
+
+    images: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardDone:
-    """One shard is encoded and written, not yet committed; or restored."""
+    """One shard is encoded and written, not yet committed; or restored. After a stop: as much as there was of it."""
 
     shard: str
     images: int
@@ -88,7 +97,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopping:
-    """A signal came: no new shard is taken, what is finished is committed."""
+    """A signal came: no new shard is taken, workers hand in what they have, and it is committed."""
 
     signal: str
 
@@ -102,6 +111,7 @@ Event: TypeAlias = (
     Planned
     | WaitingForWorkers
     | WorkersReady
+    | Working
     | ShardDone
     | ImageQuarantined
     | ActorDied

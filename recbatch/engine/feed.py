@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -21,6 +21,7 @@ from recbatch.errors import ImageError
 WINDOW_IMAGES = 64  # read together, and put in order by shape
 WINDOW_BYTES = 16 << 20
 BATCH_PIXELS = 8_000_000  # of one call of the codec, unless one image alone has more
+CPU_BATCH_PIXELS = 1_000_000  # the same without a GPU, where a call takes seconds, and a stop waits for it
 AHEAD_PIXELS = (
     16_000_000  # of an image that is decoded ahead; a larger one takes long to encode, and much memory
 )
@@ -50,17 +51,17 @@ class Feed:
     ``prepare(source)``, which decodes and gives what ``encode`` takes in the file's place. It is called in threads.
     """
 
-    def __init__(self, codec: Any, *, threads: int = 1) -> None:
+    def __init__(self, codec: Any, *, threads: int = 1, batch_pixels: int = BATCH_PIXELS) -> None:
         self._threads = max(1, min(threads, DECODE_THREADS))
+        self._batch_pixels = batch_pixels
         self._shape_of: Callable[[Content], Shape] | None = getattr(codec, "shape_of", None)
         self._prepare: Callable[[Content], Any] | None = getattr(codec, "prepare", None)
 
-    def batches(self, items: Sequence[Item], clock: Clock) -> Iterator[list[Outcome]]:
+    def batches(self, items: Sequence[Item], clock: Clock) -> Generator[list[Outcome], None, None]:
         """All items, some at a time; the clock gets the time waited, not that of the threads."""
-        with (
-            ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read") as readers,
-            ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as decoders,
-        ):
+        readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+        decoders = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        try:
             previous: list[tuple[Ready, Future[Any] | None]] = []
             for batch in self._read(items, readers, clock):
                 bad = [outcome for outcome in batch if not isinstance(outcome, Ready)]
@@ -73,6 +74,9 @@ class Feed:
                 previous = begun
             if previous:
                 yield _decoded(previous, clock)
+        finally:  # where the caller leaves early, what was to be read or decoded ahead is not
+            for threads in (readers, decoders):
+                threads.shutdown(cancel_futures=True)
 
     def _begin(self, ready: Ready, decoders: ThreadPoolExecutor) -> Future[Any] | None:
         if self._prepare is None or ready.pixels > AHEAD_PIXELS:
@@ -104,20 +108,19 @@ class Feed:
             if bad:
                 yield bad
             good.sort(key=lambda pair: pair[0])
-            yield from _batches([ready for _, ready in good])
+            yield from self._batches([ready for _, ready in good])
 
-
-def _batches(run: Sequence[Ready]) -> Iterator[list[Outcome]]:
-    batch: list[Outcome] = []
-    room = BATCH_PIXELS
-    for ready in run:
-        if batch and ready.pixels > room:
+    def _batches(self, run: Sequence[Ready]) -> Iterator[list[Outcome]]:
+        batch: list[Outcome] = []
+        room = self._batch_pixels
+        for ready in run:
+            if batch and ready.pixels > room:
+                yield batch
+                batch, room = [], self._batch_pixels
+            batch.append(ready)
+            room -= ready.pixels
+        if batch:
             yield batch
-            batch, room = [], BATCH_PIXELS
-        batch.append(ready)
-        room -= ready.pixels
-    if batch:
-        yield batch
 
 
 def _decoded(begun: list[tuple[Ready, Future[Any] | None]], clock: Clock) -> list[Outcome]:

@@ -116,7 +116,7 @@ class Journal:
             elif self._status.state not in ("finished", "stopped"):
                 self._change(state="finished")
             if self._status.finished is None:
-                self._change(finished=self._time())
+                self._change(finished=self._time(), underway=0)
         self._over = True
         self._wake.set()
         if self._thread is not None:
@@ -126,6 +126,8 @@ class Journal:
         """Take one event in. Never raises, never waits for the store."""
         with self._lock:
             self._take(event)
+            if isinstance(event, events.Working):
+                return
             now = self._status
             self._history.add(
                 self._now() - self._start,
@@ -149,6 +151,8 @@ class Journal:
             case events.WorkersReady():
                 self._working_since = self._now()
                 self._change(state="running", workers=event.workers)
+            case events.Working():
+                self._change(underway=event.images)
             case events.ShardDone():
                 self._change(
                     archived=old.archived + event.images,
@@ -180,6 +184,7 @@ class Journal:
         self._change(
             state="stopped" if report.interrupted else "finished",
             finished=self._time(),
+            underway=0,
             plan=report.plan or self._status.plan,
             archived=report.images,
             quarantined=report.quarantined,
@@ -201,7 +206,7 @@ class Journal:
 
     def _present(self) -> RunStatus:
         status, now = self._status, self._now()
-        done = status.archived + status.quarantined
+        done = status.archived + status.quarantined + status.underway
         rate = done / max(now - self._working_since, 1e-6) if done else 0.0
         left = max(0, status.planned - done)
         if status.finished is not None:

@@ -16,11 +16,15 @@ from typing import Any, Protocol, TypeAlias
 
 from recbatch.engine.errors import WorkerSetupFailed
 from recbatch.engine.resources import cpus_available
+from recbatch.engine.signals import stop_asked
+from recbatch.engine.watch import Part, Watch
 from recbatch.errors import RecbatchError
 
 
 class Worker(Protocol):
-    def run(self, task: Any) -> Any: ...
+    def run(self, task: Any, watch: Watch) -> Any:
+        """Do the task. It tells ``watch`` what is done, and hands in that much where it is asked to stop."""
+        ...
 
 
 class Job(Protocol):
@@ -31,6 +35,7 @@ class Job(Protocol):
 
 Handle: TypeAlias = Any  # one worker; each pool has its own
 Ticket: TypeAlias = Hashable  # one call in flight
+Listener: TypeAlias = Callable[[Handle, Part], None]
 HERE = "here"  # the one node of a pool without others
 ON_A_CLUSTER = 64  # workers, to cut a plan into shards
 
@@ -94,6 +99,14 @@ class Pool(Protocol):
 
     def submit(self, handle: Handle, task: Any) -> Ticket: ...
 
+    def listen(self, listener: Listener) -> None:
+        """Have it called, within ``wait`` or ``result``, with what is done of the call that a worker is at."""
+        ...
+
+    def stop(self, handle: Handle) -> None:
+        """Ask a worker to end its calls early, and to answer with what it has."""
+        ...
+
     def wait(self, tickets: Sequence[Ticket], timeout_s: float) -> list[Ticket]:
         """Those that are done, in any order; empty after the timeout."""
         ...
@@ -112,8 +125,9 @@ class Pool(Protocol):
 class Host:
     """Lives in the worker's process. Our own errors return as values: they keep their class that way."""
 
-    def __init__(self, job: bytes) -> None:
+    def __init__(self, job: bytes, watch: Watch | None = None) -> None:
         self._job = job  # pickled: what it needs may be missing here, which is for setup to tell
+        self._watch = watch or Watch()
         self._worker: Worker | None = None
 
     def setup(self) -> Hello | RecbatchError:
@@ -129,8 +143,9 @@ class Host:
     def run(self, task: Any) -> Any:
         if self._worker is None:
             return WorkerSetupFailed("it was given work before it was set up")
+        self._watch.begin()
         try:
-            return self._worker.run(task)
+            return self._worker.run(task, self._watch)
         except RecbatchError as error:
             return error
 
@@ -144,6 +159,7 @@ class OneMachine:
 
     def __init__(self) -> None:
         self._arrived: list[tuple[Handle, str]] = []
+        self._listener: Listener | None = None
 
     @property
     def places(self) -> int:
@@ -155,6 +171,12 @@ class OneMachine:
     def arrived(self) -> list[tuple[Handle, str]]:
         found, self._arrived = self._arrived, []
         return found
+
+    def listen(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def stop(self, handle: Handle) -> None:
+        pass
 
     def leave(self, node: str) -> None:
         pass  # there is no other
@@ -174,7 +196,13 @@ class InlinePool(OneMachine):
         self._next = 0
 
     def start(self, job: Job) -> tuple[Handle, Ticket]:
-        host = Host(pickle.dumps(job))
+        host: Host
+
+        def tell(part: Part) -> None:
+            if self._listener is not None:
+                self._listener(host, part)
+
+        host = Host(pickle.dumps(job), Watch(tell=tell, asked=stop_asked))
         self._arrived.append((host, HERE))
         return host, self._ticket(host, None)
 

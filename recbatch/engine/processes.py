@@ -8,16 +8,29 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import queue
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.connection import wait as wait_connections
 from typing import Any
 
-from recbatch.engine.pools import HERE, Handle, Host, Job, OneMachine, Ticket, WorkerDied, WorkerRaised
+from recbatch.engine.pools import (
+    HERE,
+    Handle,
+    Host,
+    Job,
+    Listener,
+    OneMachine,
+    Ticket,
+    WorkerDied,
+    WorkerRaised,
+)
+from recbatch.engine.watch import Watch
 
 _START = "import sys; from recbatch.engine.processes import serve; serve(int(sys.argv[1]))"
 
@@ -60,16 +73,24 @@ class Process:
         call = Call()
         self.calls.append(call)
         try:
-            self.connection.send(message)
+            self.connection.send(("call", message))
         except OSError:  # it died; its tickets say so
             self.fail()
         return call
 
-    def receive(self) -> None:
+    def stop(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.send(("stop", None))
+
+    def receive(self, listener: Listener | None) -> None:
         try:
             kind, value = self.connection.recv()
         except (EOFError, OSError):
             self.fail()
+            return
+        if kind == "part":
+            if listener is not None:
+                listener(self, value)
             return
         call = self.calls.popleft()
         call.done, call.value = True, value
@@ -110,7 +131,7 @@ class ProcessPool(OneMachine):
         waiting = {process.connection: process for process in self._processes if process.calls}
         for connection in wait_connections(list(waiting), timeout_s):
             assert isinstance(connection, Connection)
-            waiting[connection].receive()
+            waiting[connection].receive(self._listener)
         return _done(tickets)
 
     def result(self, ticket: Ticket) -> Any:
@@ -118,6 +139,10 @@ class ProcessPool(OneMachine):
         if ticket.error is not None:
             raise ticket.error
         return ticket.value
+
+    def stop(self, handle: Handle) -> None:
+        assert isinstance(handle, Process)
+        handle.stop()
 
     def kill(self, handle: Handle) -> None:
         assert isinstance(handle, Process)  # our own; for the type checker
@@ -138,17 +163,36 @@ def _done(tickets: Sequence[Ticket]) -> list[Ticket]:
 
 
 def serve(descriptor: int) -> None:
-    """The worker's side: the first message is the job, each further one a task."""
+    """The worker's side: the first call is the job, each further one a task."""
     connection = Connection(descriptor)
+    watch = Watch(tell=lambda part: connection.send(("part", part)))
+    calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, calls, watch), daemon=True).start()
+    if (job := calls.get()) is None:
+        return
     try:
-        host = Host(connection.recv())
+        host = Host(job, watch)
         connection.send(("value", host.setup()))
-        while True:
-            task = connection.recv()
+        while (task := calls.get()) is not None:
             try:
                 message = ("value", host.run(task))
             except Exception as error:  # the driver decides what it means
                 message = ("raised", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             connection.send(message)
-    except (EOFError, OSError):
+    except OSError:
         return
+
+
+def _listen(connection: Connection, calls: queue.SimpleQueue[Any], watch: Watch) -> None:
+    """What comes is heard while a task runs; where nobody is there any more, the task is not ended for nobody."""
+    while True:
+        try:
+            kind, value = connection.recv()
+        except Exception:  # its end, or what can't be unpickled here: the driver hears that the process ended
+            watch.stop()
+            calls.put(None)
+            return
+        if kind == "stop":
+            watch.stop()
+        else:
+            calls.put(value)

@@ -18,7 +18,8 @@ from typing import Any
 
 from recbatch.engine import ray_local, resources
 from recbatch.engine.errors import NotEnoughResources, WorkerSetupFailed
-from recbatch.engine.pools import Handle, Hello, Host, Job, Ticket, WorkerDied, WorkerRaised
+from recbatch.engine.pools import Handle, Hello, Host, Job, Listener, Ticket, WorkerDied, WorkerRaised
+from recbatch.engine.watch import Part
 from recbatch.errors import RecbatchError, UsageError
 
 RESULT_TIMEOUT_S = 30.0
@@ -27,6 +28,9 @@ UNBOUNDED = 1 << 20
 MANY_TICKETS = 64  # from here on Ray is asked now and then: blocking on so many costs more than asking
 ASK_EVERY_S = 0.02
 NODES_EVERY_S = 2.0
+PARTS_EVERY_S = 2.0  # between two questions how far a worker is; and of all workers together:
+PARTS_A_SECOND = 50.0
+ASIDE = "aside"  # calls that are answered while a task runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,14 @@ class HostOnRay(Host):
             resources.limit_cpus(self._share())
         return super().setup()
 
+    def part(self) -> Part:
+        """Answered aside."""
+        return self._watch.part
+
+    def stop(self) -> None:
+        """Heard aside."""
+        self._watch.stop()
+
     def _share(self) -> int:
         """Cores of this node for each of the workers that will come to stand on it."""
         ray = ray_local.load()
@@ -105,6 +117,9 @@ class RayPool:
         self._actors: dict[Any, Any] = {}  # and what tells where each stands, until it did
         self._where: dict[Any, str] = {}
         self._left: list[str] = []
+        self._listener: Listener | None = None
+        self._asked: dict[Any, Any] = {}  # questions how far, and whom
+        self._ask_at = 0.0
         self._nodes: list[dict[str, Any]] = []
         self._nodes_at = -math.inf
         self.elastic = bool(os.environ.get("RAY_ADDRESS")) or len(self._alive()) > 1
@@ -152,6 +167,7 @@ class RayPool:
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy="SPREAD",  # a node's death costs least, and its memory lasts longest
+            concurrency_groups={ASIDE: 1},
             **options,
         )
         actor = kind(HostOnRay).remote(pickle.dumps(job), self._need, self._workers if self.elastic else 0)
@@ -182,7 +198,33 @@ class RayPool:
         ticket: Ticket = handle.run.remote(task)
         return ticket
 
+    def listen(self, listener: Listener) -> None:
+        self._listener = listener
+        self._ask_at = time.monotonic() + PARTS_EVERY_S
+
+    def stop(self, handle: Any) -> None:
+        handle.stop.options(concurrency_group=ASIDE).remote()
+
+    def _ask_parts(self) -> None:
+        """Hear who has told how far it is, and now and then ask all."""
+        if self._listener is None or time.monotonic() < self._ask_at:
+            return
+        self._ask_at = time.monotonic() + max(PARTS_EVERY_S, len(self._where) / PARTS_A_SECOND)
+        open_ = list(self._asked)
+        done = self._ray.wait(open_, num_returns=len(open_), timeout=0)[0] if open_ else ()
+        for ref in done:
+            actor = self._asked.pop(ref)
+            with contextlib.suppress(Exception):  # it died, which its ticket tells
+                part = self._ray.get(ref, timeout=RESULT_TIMEOUT_S)
+                if actor in self._actors:
+                    self._listener(actor, part)
+        waiting = set(self._asked.values())
+        for actor in self._where:
+            if actor not in waiting:
+                self._asked[actor.part.options(concurrency_group=ASIDE).remote()] = actor
+
     def wait(self, tickets: Sequence[Ticket], timeout_s: float) -> list[Ticket]:
+        self._ask_parts()
         asked = list(tickets)
         if len(asked) <= MANY_TICKETS:
             done, _ = self._ray.wait(asked, num_returns=1, timeout=timeout_s)

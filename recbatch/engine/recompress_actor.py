@@ -5,13 +5,12 @@ A row that can't be coded again as asked is told as a failure and gets no new ro
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from recbatch.engine import errors
 from recbatch.engine.actor import (
@@ -25,15 +24,17 @@ from recbatch.engine.actor import (
     use_threads,
 )
 from recbatch.engine.allocation import keep_freed_memory
-from recbatch.engine.feed import READ_THREADS, outcome, slices_of
+from recbatch.engine.feed import BATCH_PIXELS, CPU_BATCH_PIXELS, Feed, Outcome, Ready, slices_of
 from recbatch.engine.plan import Shard
 from recbatch.engine.recompress_plan import FROM_LOSSY, FROM_SOURCE, ArchivedItem
+from recbatch.engine.resources import cpus_available
 from recbatch.engine.restore_actor import DEFAULT_DECODER, Decoder, kept_to_one
 from recbatch.engine.results import Clock, ShardResult, peak_rss_bytes
 from recbatch.engine.rows import FILE_CODECS
 from recbatch.engine.rows import Content as RowContent
-from recbatch.engine.source import Content, Item, read_item
-from recbatch.errors import ImageError, RecbatchError
+from recbatch.engine.source import Content, Item
+from recbatch.engine.watch import Watch
+from recbatch.errors import RecbatchError
 
 if TYPE_CHECKING:
     from recbatch.archive import Archive, Record
@@ -65,6 +66,7 @@ class Taken:
     """What is to be coded, and where it comes from."""
 
     content: Content
+    source: Any  # what the codec is given: the content, or what it made of it beforehand
     row: Record | None = None  # the archive's, where it comes from there
     pixels_only: bool = False  # not the source's file, but a PNG of its pixels
 
@@ -80,24 +82,32 @@ class RecompressWorker:
         self._archive: Archive = Archive.open(job.archive, version=job.version)
         self._weights = [self._archive.model(digest) for digest in job.model_digests] or None
         self._codec = self._make_codec(keep_files=True)
+        self._feed = Feed(
+            self._codec,
+            threads=job.threads or cpus_available(),
+            batch_pixels=BATCH_PIXELS if job.device.startswith("cuda") else CPU_BATCH_PIXELS,
+        )
         self._strict: Codec | None = None
         self._decoder: Decoder | None = None
         use_threads(job.threads)
         keep_freed_memory()
         self._codec.warm_up()
 
-    def run(self, shard: Shard[Item]) -> ShardResult:
+    def run(self, shard: Shard[Item], watch: Watch) -> ShardResult:
         use_threads(self._job.threads)
         clock, start = Clock(), time.perf_counter()
         items = [item for item in shard.items if isinstance(item, ArchivedItem)]
         result = ShardResult(shard=shard.name)
         records: list[Record] = []
-        for batch in self._slices(items, clock):
+        for batch in () if watch.stopping else self._slices(items, clock):
             for item, coded in self._encode(batch, shard.name, clock):
                 if isinstance(coded, RecbatchError):
                     result = result.failed(item.key, coded)
                 else:
                     records.append(coded)
+            watch.add(images=len(batch))
+            if watch.stopping:
+                break
         records.sort(key=lambda record: record.key)
         file = None
         if records:
@@ -120,41 +130,35 @@ class RecompressWorker:
     def _slices(
         self, items: Sequence[ArchivedItem], clock: Clock
     ) -> Iterator[list[tuple[ArchivedItem, Read]]]:
-        """Items with what is to be coded; sources of the next slice are read while this one is encoded."""
+        """Items with what is to be coded."""
         if self._job.from_archive:
             for some in slices_of(items):
                 with clock.stage("read"):
                     yield self._from_archive([item for item in some if isinstance(item, ArchivedItem)])
             return
-        with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read") as threads:
-            waiting: deque[list[tuple[ArchivedItem, Future[Content]]]] = deque()
-            slices = iter(slices_of(items))
-            while True:
-                while len(waiting) < 2 and (batch := next(slices, None)) is not None:
-                    jobs = [
-                        (item, threads.submit(read_source, item))
-                        for item in batch
-                        if isinstance(item, ArchivedItem)
-                    ]
-                    waiting.append(jobs)
-                if not waiting:
-                    return
-                with clock.stage("read"):
-                    ready = [(item, self._compared(item, outcome(job))) for item, job in waiting.popleft()]
-                yield ready
+        known = [item for item in items if item.uri]
+        if len(known) < len(items):
+            yield [(item, errors.SourceVanished(item.key)) for item in items if not item.uri]
+        with contextlib.closing(self._feed.batches(known, clock)) as batches:
+            for batch in batches:
+                yield [self._compared(one) for one in batch]
 
-    def _compared(self, item: ArchivedItem, content: Content | ImageError) -> Read:
+    def _compared(self, one: Outcome) -> tuple[ArchivedItem, Read]:
         """What was read of a source, if it is what was archived, or may be another file."""
-        if isinstance(content, ImageError):
-            return content
+        if not isinstance(one, Ready):
+            item, problem = one
+            assert isinstance(item, ArchivedItem)  # as all that the feed was given; for the type checker
+            return item, problem
+        item, content = one.item, one.content
+        assert isinstance(item, ArchivedItem)
         if self._job.changed == "leave":
             if item.sha256 is not None:
                 same = hashlib.sha256(content.data).digest() == item.sha256
             else:
                 same = len(content.data) == item.size
             if not same:
-                return errors.SourceDiffers(item.key)
-        return Taken(content=content)
+                return item, errors.SourceDiffers(item.key)
+        return item, Taken(content=content, source=one.source)
 
     def _from_archive(self, batch: Sequence[ArchivedItem]) -> list[tuple[ArchivedItem, Read]]:
         from recbatch.archive import KeyNotFound
@@ -180,7 +184,7 @@ class RecompressWorker:
             raise errors.FileNotHeld(row.key)
         data = file if file is not None else write_picture(held.picture, "png")
         content = Content(name=row.key, data=data, mtime_ns=row.source_mtime or 0, etag=row.source_etag or "")
-        return Taken(content=content, row=row, pixels_only=file is None)
+        return Taken(content=content, source=content, row=row, pixels_only=file is None)
 
     def _decode(self, data: bytes) -> Picture:
         if self._decoder is None:
@@ -217,7 +221,7 @@ class RecompressWorker:
                 codec = self._strict = self._strict or self._make_codec(keep_files=False)
             start = time.perf_counter()
             with clock.stage("encode"):
-                results = encode_all(codec, [taken.content for _, taken in good])
+                results = encode_all(codec, [taken.source for _, taken in good])
             each_ms = 1000 * (time.perf_counter() - start) / len(good)
             for (item, taken), result in zip(good, results, strict=True):
                 if isinstance(result, RecbatchError):
@@ -230,12 +234,6 @@ class RecompressWorker:
         for item, read in batch:
             if isinstance(read, RecbatchError):
                 yield item, read
-
-
-def read_source(item: ArchivedItem) -> Content:
-    if not item.uri:
-        raise errors.SourceVanished(item.key)
-    return read_item(item)
 
 
 def of_archive(record: Record, row: Record) -> Record:

@@ -139,6 +139,8 @@ def _drive(
 ) -> tuple[Driver[Target], bool]:
     def on_result(value: Any, shard: Shard[Target]) -> None:
         result: ShardResult = value
+        if result.empty:  # a stop came before its first image
+            return
         account.add(result)
         events.tell_result(progress, result)
 

@@ -28,6 +28,7 @@ from recbatch.engine.rows import (
 )
 from recbatch.engine.source import first_line
 from recbatch.engine.targets import Failure, Target
+from recbatch.engine.watch import Watch
 from recbatch.errors import CorruptData, CorruptStream, RecbatchError, StoreError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class RestoreWorker:
             self._made = made
         return self._made
 
-    def run(self, shard: Shard[Target]) -> ShardResult:
+    def run(self, shard: Shard[Target], watch: Watch) -> ShardResult:
         from recbatch.archive import CorruptArchive
 
         use_threads(self._job.threads)  # again: both libraries keep this count per thread
@@ -98,7 +99,7 @@ class RestoreWorker:
             writing: deque[tuple[Target, Future[int | RecbatchError]]] = (
                 deque()
             )  # while the next chunk is decoded
-            for chunk in self._chunks(targets, clock, failures):
+            for chunk in () if watch.stopping else self._chunks(targets, clock, failures):
                 held = sum(targets[row.key].pixels for row in chunk)
                 with clock.stage("write"):  # the time waited, not the time spent by the threads
                     while writing and held + sum(target.pixels for target, _ in writing) > HELD_PIXELS:
@@ -109,6 +110,9 @@ class RestoreWorker:
                 for row in chunk:
                     target = targets[row.key]
                     writing.append((target, threads.submit(self._write, target, contents.pop(row.key))))
+                watch.add(images=len(chunk), bytes_in=sum(targets[row.key].size for row in chunk))
+                if watch.stopping:
+                    break
             with clock.stage("write"):
                 outcomes.extend((target, job.result()) for target, job in writing)
         for target, outcome in outcomes:
@@ -120,7 +124,8 @@ class RestoreWorker:
             bytes_in += target.size
             bytes_out += outcome
             pixels += target.pixels
-        for key in sorted(targets.keys() - {key for key, _, _ in failures}):
+        left = () if watch.stopping else sorted(targets.keys() - {key for key, _, _ in failures})
+        for key in left:
             missing = CorruptArchive(self._job.archive, f"the row of {key} is gone from its file")
             failures.append((key, missing.code, str(missing)))
         return ShardResult(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardResult:
-    """What became of a shard. Small: it travels through Ray."""
+    """What became of a shard, or of as much of it as was done when a stop came. Small: it travels through Ray."""
 
     shard: str
     images: int = 0
@@ -28,6 +28,10 @@ class ShardResult:
     peak_rss_bytes: int = 0
     failures: tuple[tuple[str, str, str], ...] = ()  # (key, code, sentence)
     file: DataFile | None = None  # of rows to commit; a restore has none
+
+    @property
+    def empty(self) -> bool:
+        return not self.images and not self.failures
 
     def failed(self, key: str, error: RecbatchError) -> ShardResult:
         return replace(self, failures=(*self.failures, (key, error.code, str(error))))

@@ -63,6 +63,7 @@ class RunStatus:
     known: int = 0  # were archived before
     archived: int = 0
     quarantined: int = 0
+    underway: int = 0  # images done of shards that are not
     bytes_in: int = 0
     bytes_out: int = 0
     pixels: int = 0

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_flags: list[StopFlag] = []  # of this process; the last one counts
+
 
 class StopFlag:
     def __init__(self) -> None:
@@ -18,6 +20,11 @@ class StopFlag:
 
     def is_set(self) -> bool:
         return bool(self.signal)
+
+
+def stop_asked() -> bool:
+    """Whether a signal asked what runs in this process now to stop."""
+    return bool(_flags) and _flags[-1].is_set()
 
 
 @contextmanager
@@ -39,8 +46,10 @@ def stop_on_signals(notify: Callable[[str], None]) -> Iterator[StopFlag]:
         yield flag
         return
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    _flags.append(flag)
     try:
         yield flag
     finally:
+        _flags.remove(flag)
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -43,6 +43,17 @@ def test_rate_time_left_and_savings_come_from_the_finished_shards() -> None:
     assert "500 kB written" in tally.facts(12.0, restoring=True)
 
 
+def test_images_of_unfinished_shards_count_before_their_shard_is_done() -> None:
+    tally = Tally(started_s=0.0)
+    for event in (PLANNED, READY, events.Working(images=3, bytes_in=900, bytes_out=300)):
+        tally.update(event, now_s=10.0)
+    assert tally.facts(13.0, restoring=False) == ["1.0 images/s", "7.0 s left", "600 B saved (67%)"]
+    tally.update(events.Working(), now_s=14.0)
+    assert tally.facts(14.0, restoring=False) == ["starting"]
+    tally.update(DONE, now_s=14.0)
+    assert (tally.images, tally.bytes) == (5, (2_000_000, 500_000))
+
+
 def test_without_a_terminal_lines_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("compress") as progress:
         for event in (PLANNED, READY, BAD, DONE):

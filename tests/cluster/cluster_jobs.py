@@ -10,7 +10,7 @@ class Tell:
     def build(self):
         return self
 
-    def run(self, task):
+    def run(self, task, watch):
         import ray
 
         from recbatch.engine.resources import cpus_available
@@ -25,6 +25,6 @@ class Tell:
 
 
 class Nap(Tell):
-    def run(self, task):
+    def run(self, task, watch):
         time.sleep(task)
-        return super().run(task)
+        return super().run(task, watch)

@@ -23,7 +23,8 @@ from ray_families import shut_down  # noqa: E402
 from recbatch.archive import Archive  # noqa: E402
 from recbatch.engine import compress, errors, events, ray_local  # noqa: E402
 from recbatch.engine.driver import Tuning  # noqa: E402
-from recbatch.engine.ray_pool import Need, RayPool  # noqa: E402
+from recbatch.engine.feed import WINDOW_IMAGES  # noqa: E402
+from recbatch.engine.ray_pool import ASIDE, Need, RayPool  # noqa: E402
 from recbatch.errors import UsageError  # noqa: E402
 
 pytestmark = pytest.mark.chaos
@@ -163,6 +164,42 @@ def test_nodes_come_go_and_die_under_a_job_and_every_image_is_archived_once(tmp_
     assert report.deaths >= 2  # with the node that died, and with the one that was taken away
     archive = Archive.open(str(tmp_path / "archive"))
     assert {record.key: record.stream for record in archive.records()} == written
+
+
+def test_a_signal_commits_the_part_of_a_shard_that_is_done(tmp_path, nodes, monkeypatch):
+    import ray
+
+    names = [f"{number:04d}.png" for number in range(3 * WINDOW_IMAGES)]
+    names[WINDOW_IMAGES] = f"{WINDOW_IMAGES:04d}-gate.png"
+    fill(tmp_path / "in", names)
+    (tmp_path / "once").mkdir()
+    told = []
+
+    def progress(event):
+        told.append(event)
+        if isinstance(event, events.Working) and event.images == WINDOW_IMAGES:
+            signal.raise_signal(signal.SIGTERM)
+
+    stop = RayPool.stop
+
+    def stop_and_open(pool, handle):
+        stop(pool, handle)
+        ray.get(handle.part.options(concurrency_group=ASIDE).remote())  # what was said before is heard by now
+        (tmp_path / "once" / "open").touch()
+
+    monkeypatch.setattr(RayPool, "stop", stop_and_open)
+    report = compress(
+        str(tmp_path / "in"),
+        str(tmp_path / "archive"),
+        settings=FakeSettings(once=str(tmp_path / "once")),
+        workers=1,
+        shard_bytes=10**6,
+        codec_factory=CODEC,
+        progress=progress,
+    )
+    assert report.interrupted
+    assert report.images in (WINDOW_IMAGES, 2 * WINDOW_IMAGES)  # a batch that had begun comes to its end
+    assert sorted(Archive.open(str(tmp_path / "archive"))) == sorted(names)[: report.images]
 
 
 def test_gpus_are_given_out_whole_and_in_parts_and_a_node_that_is_left_stays_free(nodes, pools):

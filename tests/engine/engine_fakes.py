@@ -73,7 +73,8 @@ class BrokenSetup(CorruptData):
 
 
 class FakeCodec:
-    """'bad' in a name is an image error, 'raise' a bug, 'kill' the end of the process, 'hang' no answer."""
+    """'bad' in a name is an image error, 'raise' a bug, 'kill' the end of the process, 'hang' no answer,
+    'gate' none until there is a file 'open' in the folder ``once``."""
 
     def __init__(self, settings: FakeSettings, *, weights: list[bytes] | None, device: str) -> None:
         if settings.fail_setup == "ours":
@@ -101,6 +102,10 @@ class FakeCodec:
             os.kill(os.getpid(), signal.SIGKILL)
         if "hang" in name and self._first_time(name):
             time.sleep(600)
+        if "gate" in name and self.settings.once:
+            while not Path(self.settings.once, "open").exists():
+                time.sleep(0.01)
+            time.sleep(0.5)  # whoever opened it may have said more to this process
         return FakeEncoded(stream=source.data)
 
     def _first_time(self, name: str) -> bool:

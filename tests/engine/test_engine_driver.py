@@ -1,7 +1,7 @@
 """The driver against a pool without processes, whose workers do as the test says."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -36,6 +36,7 @@ class ScriptedPool:
         self.where = {}
         self.unplaced = []
         self.left = []
+        self.stopped = []
         self.calls = {}  # ticket: (worker, task), in the order of submission
         self.dead = set()
         self.started = 0
@@ -55,6 +56,12 @@ class ScriptedPool:
             self.where[worker] = node
             found.append((worker, node))
         return found
+
+    def listen(self, listener):
+        self.listener = listener
+
+    def stop(self, handle):
+        self.stopped.append(handle)
 
     def leave(self, node):
         self.left.append(node)
@@ -285,6 +292,29 @@ def test_a_stop_takes_no_new_shard():
     _, done, _, _ = run(behaviour, things(20, 1), stop=stop, on_tick=lambda: stop.set("SIGTERM"))
     assert len(behaviour.seen) <= 4
     assert sorted(done) == [name.replace("s", "00") for name in sorted(behaviour.seen)]
+
+
+def test_after_a_stop_workers_hand_in_what_they_have_and_the_silent_are_left():
+    stop, behaviour = StopFlag(), Behaviour()
+    behaviour.silent = ("s0", "s1")
+
+    class Pool(ScriptedPool):
+        def stop(self, handle):
+            super().stop(handle)
+            behaviour.silent = ("s1",)
+
+    pool = Pool(behaviour)
+    tuning = replace(TUNING, stop_s=0.2)
+    driver, done, failed, _ = run(
+        behaviour,
+        things(2, 1),
+        pool=pool,
+        tuning=tuning,
+        stop=stop,
+        on_tick=lambda: stop.set("SIGTERM") if len(pool.calls) == 2 else None,
+    )
+    assert (done, failed, driver.deaths) == (["000"], [], 0)
+    assert sorted(pool.stopped) == sorted(pool.dead) == [1, 2]
 
 
 def test_a_shard_whose_machine_goes_is_done_again_as_if_nothing_had_been():

@@ -18,6 +18,7 @@ from recbatch.engine.feed import Feed, Ready
 from recbatch.engine.plan import Shard
 from recbatch.engine.results import Clock
 from recbatch.engine.source import Item
+from recbatch.engine.watch import Watch
 from recbatch.errors import ImageError
 
 
@@ -77,17 +78,15 @@ def test_what_a_thread_could_not_decode_the_codec_gets_as_a_file(tmp_path):
 
 
 def test_a_batch_holds_so_many_pixels_and_large_images_wait_for_the_codec(tmp_path, monkeypatch):
-    monkeypatch.setattr(feeding, "BATCH_PIXELS", 100)
     monkeypatch.setattr(feeding, "AHEAD_PIXELS", 300)
     sizes = [b"5x5"] * 10 + [b"10x20", b"20x20"]
     items = items_of(tmp_path / "in", {f"{n:04d}": size for n, size in enumerate(sizes)})
-    batches = run(Shaped(), items)
+    batches = run(Shaped(), items, batch_pixels=100)
     assert [len(batch) for batch in batches] == [4, 4, 2, 1, 1]
     assert [str(batch[0].source).startswith("decoded") for batch in batches] == [True] * 4 + [False]
 
 
-def test_the_next_batch_is_decoded_while_one_is_encoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(feeding, "BATCH_PIXELS", 10)
+def test_the_next_batch_is_decoded_while_one_is_encoded(tmp_path):
     decoded = {f"{n:04d}": threading.Event() for n in range(4)}
 
     class Telling(Shaped):
@@ -96,7 +95,7 @@ def test_the_next_batch_is_decoded_while_one_is_encoded(tmp_path, monkeypatch):
             return super().prepare(content)
 
     items = items_of(tmp_path / "in", dict.fromkeys(decoded, b"3x3"))
-    batches = Feed(Telling()).batches(items, Clock())
+    batches = Feed(Telling(), batch_pixels=10).batches(items, Clock())
     assert next(batches)[0].item.key == "0000"
     assert decoded["0001"].wait(60)  # though nobody has asked for it
     assert not decoded["0002"].is_set()
@@ -124,7 +123,7 @@ def test_streams_do_not_depend_on_what_stands_beside_an_image(tmp_path, mode):
     Archive.create(str(tmp_path / "archive"))
     settings = Settings(mode=mode, level=8.0) if mode == "lossy" else Settings(mode=mode)
     job = EncodeJob(archive=str(tmp_path / "archive"), settings=settings, job="compress")
-    job.build().run(Shard(name="000000", items=tuple(items)))
+    job.build().run(Shard(name="000000", items=tuple(items)), Watch())
     (file,) = (tmp_path / "archive").rglob("*.parquet")
 
     import pyarrow.parquet as pq

@@ -23,7 +23,7 @@ class Echo:
     def build(self):
         return self
 
-    def run(self, task):
+    def run(self, task, watch):
         if task == "raise":
             raise ValueError("as told")
         if task == "exit":
