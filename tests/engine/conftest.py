@@ -1,8 +1,11 @@
 import pytest
 from engine_fakes import CODEC, FakeSettings
+from recompress_steps import place
 
 from recbatch.engine import compress
 from recbatch.engine.driver import Tuning
+
+__all__ = ["place", "quick_compress"]
 
 QUICK = Tuning(poll_s=0.02, backoff_s=0.01, setup_s=60)
 
