@@ -68,9 +68,13 @@ METERS = (
 
 
 class Metrics:
-    """A listener to one job's events. Before Ray is there, and after, it counts for itself alone."""
+    """A listener to one job's events. Before Ray is there, and after, it counts for itself alone.
 
-    def __init__(self) -> None:
+    ``failures``: what becomes of an image that can't be coded: "quarantined", or "kept" as it was.
+    """
+
+    def __init__(self, failures: str = "quarantined") -> None:
+        self._failures = failures
         self._meters: dict[str, Any] = {}
         self._shards_left = 0
         self._planned: events.Planned | None = None
@@ -90,7 +94,7 @@ class Metrics:
                 self._tell_plan()
             case events.ShardDone():
                 self._count_shard(event)
-            case events.ImageQuarantined():
+            case events.ImageQuarantined() if self._failures == "quarantined":
                 self._add("recbatch_quarantined_total", 1, code=event.code)
             case events.ActorDied():
                 self._add("recbatch_actor_deaths_total", 1)
@@ -133,7 +137,7 @@ class Metrics:
 
     def _count_shard(self, event: events.ShardDone) -> None:
         self._add("recbatch_images_total", event.images, status="ok")
-        self._add("recbatch_images_total", event.quarantined, status="quarantined")
+        self._add("recbatch_images_total", event.quarantined, status=self._failures)
         self._add("recbatch_bytes_in_total", event.bytes_in)
         self._add("recbatch_bytes_out_total", event.bytes_out)
         self._add("recbatch_pixels_total", event.pixels)
@@ -154,6 +158,6 @@ def connected() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
-def listener(executor: str) -> events.Progress:
+def listener(executor: str, *, failures: str = "quarantined") -> events.Progress:
     """What counts a job's events, by the executor that runs it."""
-    return Metrics() if executor == "ray" else events.ignore
+    return Metrics(failures) if executor == "ray" else events.ignore

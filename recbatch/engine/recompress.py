@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from recbatch.engine import events
+from recbatch.engine import events, metrics
 from recbatch.engine.actor import DEFAULT_CODEC
 from recbatch.engine.compress import JOB, check, encode_shards, models_of
 from recbatch.engine.driver import Tuning
@@ -145,8 +145,7 @@ def recompress(
     journal = Journal(table, job=KIND, plan=plan, settings=asdict(settings), executor=executor)
     report = replace(report, run=journal.run)
 
-    tell = told_of_rows(events.fan_out(journal, progress))
-
+    tell = told_of_rows(events.fan_out(journal, metrics.listener(executor, failures="kept"), progress))
     with journal, open_pool(executor, wanted_workers, gpus_per_worker) as pool:
         tell(
             events.Planned(
