@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from recbatch.api.common import Location, VerifyLevel
+from recbatch.api.common import Location, RestoreExecutor, VerifyLevel
 from recbatch.errors import RecbatchError, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ class Archive(Mapping[str, "Record"]):
         format: str = "jpeg",
         workers: int | None = None,
         overwrite: bool = False,
+        executor: RestoreExecutor = "auto",
         progress: Callable[[Any], None] | None = None,
     ) -> Report:
         """Write the archive's previews as files under their keys, for browsing; only previews are read where there
@@ -169,6 +170,7 @@ class Archive(Mapping[str, "Record"]):
             overwrite=overwrite,
             previews=True,
             version=self.version,
+            executor=executor,
             progress=progress,
         )
 

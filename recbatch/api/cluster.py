@@ -11,6 +11,8 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -56,6 +58,7 @@ def submit(
     shared_paths: bool = False,
     driver_cpus: float = 0,
     allow_version_skew: bool = False,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> Submitted:
     """Have a cluster run ``recbatch WORDS``; attach to the same work where it runs already.
 
@@ -72,15 +75,21 @@ def submit(
         shared_paths: all nodes see the paths of this machine.
         driver_cpus: that the driver occupies; 0 starts it anywhere at once.
         allow_version_skew: go on with another version of Ray than the cluster's.
+        tell: called with a sentence where the head has only just started and the job has to wait for it.
 
     Returns:
         The job, whether it ran already, and how many bytes of code it brought.
 
     Raises:
-        SecretOnTheWay, LocalPathOnCluster, BadJobName, ClashingJobOptions, PackageTooLarge, SubmissionFailed, and
-        those of ``connect``.
+        SecretOnTheWay, LocalPathOnCluster, BadJobName, ClashingJobOptions, PackageTooLarge, HeadTakesNoJobs,
+        SubmissionFailed, and those of ``connect``.
     """
-    from recbatch.engine.cluster_errors import BadJobName, ClashingJobOptions, LocalPathOnCluster
+    from recbatch.engine.cluster_errors import (
+        BadJobName,
+        ClashingJobOptions,
+        ClusterAddressMissing,
+        LocalPathOnCluster,
+    )
     from recbatch.engine.orders import Order
 
     env = dict(env or {})
@@ -102,7 +111,11 @@ def submit(
         env=env,
         cpus=driver_cpus,
     )
-    return connect(address, allow_version_skew=allow_version_skew).submit(order)
+    try:
+        cluster = connect(address, allow_version_skew=allow_version_skew)
+    except ClusterAddressMissing:
+        raise ClusterAddressMissing("without 'submit' the same command runs on this machine") from None
+    return cluster.submit(order, tell=tell)
 
 
 def wait(
@@ -121,37 +134,49 @@ def wait(
         tell: called with a sentence now and then while the job waits for its place.
         pending_s: seconds after which that wait ends with JobKeepsWaiting.
     """
-    cluster = connect(address, allow_version_skew=allow_version_skew)
-    return cluster.wait(job, on_log=on_log, tell=tell, pending_s=pending_s)
+    with asking_for(job):
+        cluster = connect(address, allow_version_skew=allow_version_skew)
+        return cluster.wait(job, on_log=on_log, tell=tell, pending_s=pending_s)
 
 
 def jobs(*, address: str | None = None) -> list[JobState]:
     """The jobs that the cluster remembers, newest first."""
-    return connect(address, allow_version_skew=True).jobs()
+    with asking_for("a job"):
+        return connect(address, allow_version_skew=True).jobs()
 
 
 def job(job: str, *, address: str | None = None) -> JobState:
     """One job by its id, or the newest attempt of this name. Raises UnknownJob."""
-    return connect(address, allow_version_skew=True).job(job)
+    with asking_for(job):
+        return connect(address, allow_version_skew=True).job(job)
 
 
 def logs(job: str, *, address: str | None = None, follow: bool = False) -> Iterator[str]:
     """What a job has printed; with ``follow`` up to its end."""
-    cluster = connect(address, allow_version_skew=True)
-    if follow:
-        yield from cluster.follow(job)
-    else:
-        yield cluster.logs(job)
+    with asking_for(job):
+        cluster = connect(address, allow_version_skew=True)
+        if follow:
+            yield from cluster.follow(job)
+        else:
+            yield cluster.logs(job)
 
 
 def stop(job: str, *, address: str | None = None) -> JobState:
     """Ask a job to commit what is finished and to end, and wait for that."""
-    return connect(address, allow_version_skew=True).stop(job)
+    with asking_for(job):
+        return connect(address, allow_version_skew=True).stop(job)
 
 
-def resume(job: str, *, address: str | None = None, allow_version_skew: bool = False) -> Submitted:
+def resume(
+    job: str,
+    *,
+    address: str | None = None,
+    allow_version_skew: bool = False,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> Submitted:
     """Submit a job's command again, as its next attempt, with this machine's recbatch."""
-    return connect(address, allow_version_skew=allow_version_skew).resume(job)
+    with asking_for(job):
+        return connect(address, allow_version_skew=allow_version_skew).resume(job, tell=tell)
 
 
 def runs(archive: Location, *, limit: int | None = None) -> list[RunStatus]:
@@ -160,6 +185,30 @@ def runs(archive: Location, *, limit: int | None = None) -> list[RunStatus]:
     from recbatch.engine.runs import read_runs
 
     return read_runs(Archive.open(os.fspath(archive)), limit)
+
+
+def runs_of(job: JobState) -> list[RunStatus]:
+    """The runs of a job into its archive, newest first, by the archive's ledger.
+
+    A run that ended with its job and could not say so any more has the state ``lost``. Raises as ``runs`` does.
+    """
+    from recbatch.engine.runs import ACTIVE
+
+    found = [run for run in runs(job.archive) if run.submission == job.id] if job.archive else []
+    return [replace(run, state="lost") if job.over and run.state in ACTIVE else run for run in found]
+
+
+@contextmanager
+def asking_for(job: str) -> Iterator[None]:
+    """What can't be asked of a cluster is told with where else it may stand."""
+    from recbatch.engine.cluster_errors import LEDGER, ClusterAddressMissing, ClusterUnreachable
+
+    try:
+        yield
+    except ClusterAddressMissing:
+        raise ClusterAddressMissing(f"{LEDGER} needs none: it reads what the archive knows") from None
+    except ClusterUnreachable as error:
+        raise ClusterUnreachable(error.address, error.problem, job) from None
 
 
 def job_name(command: str, same: Any) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Location: TypeAlias = str | os.PathLike[str]
 VerifyLevel: TypeAlias = Literal["structure", "digests", "pixels"]
 Executor: TypeAlias = Literal["ray", "processes", "inline"]
+RestoreExecutor: TypeAlias = Literal["auto", "ray", "processes", "inline"]  # by what there is to decode
 KeepOriginals: TypeAlias = Literal["never", "smaller", "always"]
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recbatch.api.common import Executor, KeepOriginals, Location, make_settings
+from recbatch.api.common import Executor, KeepOriginals, Location, RestoreExecutor, make_settings
 
 if TYPE_CHECKING:
     from recbatch.engine import Report
@@ -113,9 +113,14 @@ def restore(
     workers: int | None = None,
     overwrite: bool = False,
     version: int | None = None,
+    executor: RestoreExecutor = "auto",
     progress: Callable[[Any], None] | None = None,
 ) -> Report:
-    """Write the archive's images, as they are now or in an earlier version, as files again, under the same keys."""
+    """Write the archive's images, as they are now or in an earlier version, as files again, under the same keys.
+
+    Args:
+        executor: "auto" takes Ray for much to decode, and this process for little.
+    """
     from recbatch import engine
     from recbatch.api.archives import check_version
 
@@ -128,5 +133,6 @@ def restore(
         workers=workers,
         overwrite=overwrite,
         version=version,
+        executor=executor,
         progress=progress,
     )

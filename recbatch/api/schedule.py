@@ -34,7 +34,7 @@ def add_schedule(
 
     Args:
         name: up to 38 of a-z, 0-9 and "-".
-        cron: five fields: minute, hour, day of month, month, day of week.
+        cron: five fields (minute, hour, day of month, month, day of week), or a name such as @daily.
         command: the words after ``recbatch``. They are not read here; the command line does that.
         timezone: an IANA name; the times of ``cron`` are those that a clock shows there.
         missed: whether the latest run that was missed is made up for, or none.
@@ -43,12 +43,12 @@ def add_schedule(
     """
     from datetime import UTC, datetime
 
-    from recbatch.engine.schedule import Book, Schedule
+    from recbatch.engine.schedule import Book, Schedule, written_out
 
     schedule = Schedule(
         name=name,
         archive=os.fspath(archive),
-        cron=" ".join(cron.split()),
+        cron=written_out(cron),
         timezone=timezone,
         missed=missed,
         command=tuple(command),

@@ -26,6 +26,7 @@ from recbatch.cli import (
     logs,
     maintenance,
     models,
+    options,
     plan,
     recompress,
     report_page,
@@ -86,6 +87,7 @@ for group in (
 def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: options.Debug = False,
 ) -> None:
     if version:
         typer.echo(f"recbatch {recbatch.__version__}")

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.exceptions import TyperException
 
 from recbatch.cli.verify import parse_share
 
-COMMANDS = ("compress", "verify", "restore", "recompress", "run")  # that may run on a cluster
+COMMANDS = ("compress", "verify", "restore", "recompress", "run")  # that may run elsewhere, or later
 PLACES = ("source", "archive", "destination")
 FILES = ("listing",)  # options that name a file or a folder
 SHOWN = {"as_json", "quiet", "debug", "log_format"}  # neither how a result is shown makes other work,
@@ -34,22 +35,29 @@ class CommandLine:
     same: Mapping[str, Any]  # of equal work
 
 
-def parsed(root: Any, words: Sequence[str]) -> CommandLine:
+def parsed(outer: Any, words: Sequence[str], verb: str = "run on a cluster") -> CommandLine:
     """Read a command line with the command's own parser. Raises the parser's errors and UsageError.
 
     Args:
-        root: the context of ``recbatch`` itself, which knows all commands and the defaults.
+        outer: the context of the command that takes the line, such as ``submit``.
+        verb: what is to be done with it, for messages.
     """
+    root = outer.find_root()
     name, rest = words[0], list(words[1:])
     command = root.command.commands.get(name) if name in COMMANDS else None
     if command is None:
-        raise typer.BadParameter(f"'{name}' can't run on a cluster; {', '.join(COMMANDS)} can", ctx=root)
-    if name == "run":
-        from recbatch.cli.run import words_of_job
+        raise typer.BadParameter(f"'{name}' can't {verb}; {', '.join(COMMANDS)} can", ctx=outer)
+    try:
+        if name == "run":
+            from recbatch.cli.run import told_of_file, words_of_job
 
-        parameters = command.make_context(name, rest, parent=root).params
-        return parsed(root, words_of_job(root, parameters))
-    context = command.make_context(name, rest, parent=root, default_map=(root.default_map or {}).get(name))
+            parameters = command.make_context(name, rest, parent=root).params
+            with told_of_file(parameters["job"]):
+                return parsed(outer, words_of_job(root, parameters), verb)
+        default_map = (root.default_map or {}).get(name)
+        context = command.make_context(name, rest, parent=root, default_map=default_map)
+    except TyperException as error:
+        raise misplaced(outer, name, error) from error
     values = {key: whole(key, value) for key, value in context.params.items()}
     check_settings(values)
     places = [values[place] for place in PLACES if values.get(place)]
@@ -66,6 +74,15 @@ def parsed(root: Any, words: Sequence[str]) -> CommandLine:
             **{key: plain(value) for key, value in values.items() if key not in SHOWN | POWER},
         },
     )
+
+
+def misplaced(outer: Any, name: str, error: TyperException) -> TyperException:
+    """What to say of an option that the command does not have: the outer one may."""
+    option = getattr(error, "option_name", None)
+    if outer is outer.find_root() or not any(option in parameter.opts for parameter in outer.command.params):
+        return error
+    line = f"{outer.command_path} {option} ... {name} ..."
+    return typer.BadParameter(f"{option} belongs before {name}, as in '{line}'", ctx=outer)
 
 
 def words_from(parameters: Iterable[Any], values: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recbatch.cli import options
-from recbatch.cli.submit import Address, job_facts, tell_job, tell_submitted, wait_for
+from recbatch.cli.submit import Address, job_facts, say, tell_job, tell_submitted, wait_for
 from recbatch.cli.text import bytes_text, columns, count, duration_text, plain, print_json
 from recbatch.errors import RecbatchError, UsageError
 
@@ -79,6 +79,7 @@ class NothingNamed(UsageError):
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(name="jobs", help=HELP, rich_markup_mode=None, no_args_is_help=False)
+    group.callback()(before)
     group.command("ls", help=LS_HELP)(ls)
     group.command("status", help=STATUS_HELP)(status)
     group.command("logs", help=LOGS_HELP)(logs)
@@ -86,6 +87,10 @@ def register(app: typer.Typer) -> None:
     group.command("resume", help=RESUME_HELP)(resume)
     group.command("wait", help=WAIT_HELP)(wait)
     app.add_typer(group)
+
+
+def before(debug: options.Debug = False) -> None:
+    """Options before the command."""
 
 
 def ls(address: Address = None, as_json: options.Json = False, debug: options.Debug = False) -> None:
@@ -127,7 +132,7 @@ def status(
     trouble = ""
     if state.archive:
         try:
-            runs = [run for run in cluster.runs(state.archive) if run.submission == state.id][:1]
+            runs = cluster.runs_of(state)[:1]
         except RecbatchError as error:  # it may be one that only the nodes see
             trouble = str(error)
     if as_json:
@@ -180,7 +185,7 @@ def resume(
 ) -> None:
     from recbatch.api import cluster
 
-    submitted = cluster.resume(job, address=address, allow_version_skew=allow_version_skew)
+    submitted = cluster.resume(job, address=address, allow_version_skew=allow_version_skew, tell=say)
     tell_submitted(submitted, as_json=as_json, quiet=quiet)
     if wait:
         raise typer.Exit(wait_for(submitted.job.id, address=address, as_json=as_json, quiet=quiet))
@@ -215,7 +220,7 @@ def job_lines(state: JobState) -> list[str]:
     if state.exit_status is not None:
         lines[0] += f", exit status {state.exit_status}"
     if state.message and state.status in ("PENDING", "FAILED"):
-        lines.append(" ".join(state.message.split())[:300])
+        lines.append(state.problem)
     return lines
 
 
@@ -238,7 +243,8 @@ def tell_runs(runs: list[RunStatus], *, as_json: bool, none: str = "no runs yet"
 def run_lines(run: RunStatus) -> list[str]:
     state = run.state_at()
     of = f" of {run.planned:,}" if run.planned else ""
-    parts = [f"{run.done:,}{of} images"]
+    underway = run.underway if state == "running" else 0
+    parts = [f"{run.done + underway:,}{of} images"]
     if run.quarantined:
         parts.append(f"{run.quarantined:,} quarantined")
     if run.bytes_in:

@@ -46,6 +46,13 @@ class RawPreview(UsageError):
         return "--raw gives stored bytes and --preview a decoded image. Choose one of them."
 
 
+class Executor(StrEnum):
+    auto = "auto"
+    ray = "ray"
+    processes = "processes"
+    inline = "inline"
+
+
 class Format(StrEnum):
     original_or_png = "original-or-png"
     png = "png"
@@ -81,6 +88,13 @@ def restore(
     overwrite: options.Overwrite = False,
     version: AtVersion = None,
     workers: options.Workers = None,
+    executor: Annotated[
+        Executor,
+        typer.Option(
+            "--executor",
+            help="How workers run: by default on Ray where there is much to decode, else inline, as for compress.",
+        ),
+    ] = Executor.auto,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     log_format: options.LogFormat = None,
@@ -99,6 +113,7 @@ def restore(
             where=where,
             format=format.value,
             workers=workers,
+            executor=executor.value,
             overwrite=overwrite,
             progress=progress.event,
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from recbatch.cli import options
 from recbatch.errors import UsageError
@@ -60,8 +62,26 @@ def run(
     name, *words = words_of_job(root, context.params)
     command = root.command.commands[name]
     default_map = (root.default_map or {}).get(name)
-    with command.make_context(name, words, parent=root, default_map=default_map) as inner:
+    with told_of_file(job):
+        inner = command.make_context(name, words, parent=root, default_map=default_map)
+    with inner:
         command.invoke(inner)
+
+
+@contextmanager
+def told_of_file(path: str) -> Iterator[None]:
+    """A value that the command's parser refuses is told by its key in the file: nobody has typed an option."""
+    try:
+        yield
+    except TyperException as error:
+        names = getattr(getattr(error, "param", None), "opts", None)
+        if not names:
+            raise
+        key = names[0].lstrip("-")
+        values = {name.replace("_", "-"): value for name, value in read_job(path).items()}
+        problem = " ".join(error.message.removeprefix("Value error, ").split()).rstrip(".")
+        problem = problem.partition(", unable to parse")[0].replace("Input should", "it should", 1)
+        raise BadJobFile(path, f"'{key}' can't be {values.get(key)!r}: {problem}") from error
 
 
 def words_of_job(root: Any, parameters: Mapping[str, Any]) -> list[str]:

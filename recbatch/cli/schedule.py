@@ -110,6 +110,11 @@ def register(app: typer.Typer) -> None:
     app.add_typer(schedule_app, name="schedule", help=HELP)
 
 
+@schedule_app.callback()
+def before(debug: options.Debug = False) -> None:
+    """Options before the command."""
+
+
 @schedule_app.command("add", help=ADD_HELP)
 def add(
     context: typer.Context,
@@ -120,7 +125,9 @@ def add(
     cron: Annotated[
         str,
         typer.Option(
-            "--cron", metavar="EXPR", help="Five fields: minute, hour, day of month, month, day of week."
+            "--cron",
+            metavar="EXPR",
+            help="Five fields: minute, hour, day of month, month, day of week; or @daily and the like.",
         ),
     ],
     timezone: Annotated[
@@ -143,7 +150,7 @@ def add(
     from recbatch.api import schedule
     from recbatch.cli.command_line import parsed
 
-    line = parsed(context.find_root(), words)
+    line = parsed(context, words, "be scheduled")
     made = schedule.add_schedule(
         archive or line.archive,
         name,

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 HELP = """Run a command on a Ray cluster: compress, verify, restore, recompress, or run JOB.toml.
 
-The command is read here by its own parser first; what it refuses is never sent. The job brings
-this very recbatch along, or uses that of an image. The same command submitted again attaches to
-the job that runs; once that has ended, it starts the next attempt, which does only what is
-missing. Ctrl-C while waiting leaves the job alone.
+The command is read here by its own parser first; what it refuses is never sent. Options of submit
+stand before it. The job brings this very recbatch along, or uses that of an image. The same
+command submitted again attaches to the job that runs; once that has ended, it starts the next
+attempt, which does only what is missing. Ctrl-C while waiting leaves the job alone.
+
+\b
+The cluster: --address, else RAY_API_SERVER_ADDRESS, else a RAY_ADDRESS that begins with http.
+Its token: RAY_AUTH_TOKEN, else the file that RAY_AUTH_TOKEN_PATH names, else ~/.ray/auth_token.
 
 \b
 Examples:
@@ -35,7 +39,7 @@ Address = Annotated[
     typer.Option(
         "--address",
         metavar="URL",
-        help="The cluster's job server, http://HEAD:8265; by default RAY_API_SERVER_ADDRESS.",
+        help="The cluster's job server, http://HEAD:8265; by default RAY_API_SERVER_ADDRESS, or RAY_ADDRESS.",
     ),
 ]
 
@@ -108,7 +112,8 @@ def submit(
     from recbatch.api import cluster
     from recbatch.cli.command_line import parsed
 
-    line = parsed(context.find_root(), words)
+    cluster.refuse_secrets(words, {})  # before anything repeats them
+    line = parsed(context, words)
     submitted = cluster.submit(
         line.words,
         archive=line.archive,
@@ -123,6 +128,7 @@ def submit(
         shared_paths=shared_paths,
         driver_cpus=driver_cpus,
         allow_version_skew=allow_version_skew,
+        tell=say,
     )
     tell_submitted(submitted, as_json=as_json, quiet=quiet)
     if wait:
@@ -148,6 +154,10 @@ def variable(text: str) -> tuple[str, str]:
         if not value:
             raise typer.BadParameter(f"{name} is not set here; write --env {name}=VALUE")
     return name, value
+
+
+def say(sentence: str) -> None:
+    typer.echo(sentence, err=True)
 
 
 def tell_submitted(submitted: Submitted, *, as_json: bool, quiet: bool) -> None:
@@ -186,7 +196,7 @@ def wait_for(
             job,
             address=address,
             on_log=None if quiet else on_log,
-            tell=lambda sentence: typer.echo(sentence, err=True),
+            tell=say,
             pending_s=pending_s,
             allow_version_skew=allow_version_skew,
         )
@@ -208,7 +218,7 @@ def tell_job(state: JobState, *, as_json: bool, quiet: bool = False) -> None:
         ended = f", exit status {state.exit_status}" if state.exit_status is not None else ""
         typer.echo(f"{state.id}: {state.status.lower()}{ended}", err=True)
         if state.status == "FAILED" and state.driver_exit is None:  # its own log does not say why
-            typer.echo(" ".join(state.message.split())[:300], err=True)
+            typer.echo(state.problem, err=True)
 
 
 def job_facts(state: JobState) -> dict[str, Any]:

@@ -13,6 +13,7 @@ StoreError                    exit 3
 +-- ClusterNeedsToken, ClusterRefusesToken
 +-- RayVersionDiffers, PythonTooOld
 +-- PackageTooLarge           the code would not pass the limit of Ray's job server
++-- HeadTakesNoJobs           the head answers, but has nothing that would start a job
 +-- SubmissionFailed          the job server says no
 +-- JobDidNotStart            the job's environment or its driver could not be made
 +-- JobKeepsWaiting           the job finds no place to run
@@ -23,7 +24,8 @@ from __future__ import annotations
 
 from recbatch.errors import StoreError, UsageError
 
-TOKEN_PLACES = "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
+TOKEN_PLACES = "RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token"
+LEDGER = "'recbatch jobs status --archive ARCHIVE'"
 
 
 class ClusterAddressMissing(UsageError):
@@ -31,11 +33,13 @@ class ClusterAddressMissing(UsageError):
 
     code = "cluster-address-missing"
 
+    def __init__(self, instead: str = "") -> None:
+        super().__init__(instead)
+        self.instead = instead  # what can be done without one
+
     def __str__(self) -> str:
-        return (
-            "No cluster is named. Give --address http://HEAD:8265, or set RAY_API_SERVER_ADDRESS to it; "
-            "without 'submit' the same command runs on this machine."
-        )
+        tail = f"; {self.instead}" if self.instead else ""
+        return f"No cluster is named. Give --address http://HEAD:8265, or set RAY_API_SERVER_ADDRESS to it{tail}."
 
 
 class ClusterAddressUnusable(UsageError):
@@ -131,14 +135,17 @@ class ClusterUnreachable(StoreError):
 
     code = "cluster-unreachable"
 
-    def __init__(self, address: str, problem: str) -> None:
-        super().__init__(address, problem)
-        self.address, self.problem = address, problem
+    def __init__(self, address: str, problem: str, job: str = "") -> None:
+        super().__init__(address, problem, job)
+        self.address, self.problem, self.job = address, problem, job  # the job that was asked for, if one was
 
     def __str__(self) -> str:
+        sentence = f"The cluster at {self.address} can't be reached: {self.problem}. "
+        if not self.job:
+            return f"{sentence}Check that its head runs, and that this port is open from here."
         return (
-            f"The cluster at {self.address} can't be reached: {self.problem}. "
-            "Check that its head runs, and that this port is open from here."
+            f"{sentence}Check that its head runs; if it is gone, {LEDGER} tells how far {self.job} came, and the same "
+            "command goes on from there once it is submitted again."
         )
 
 
@@ -147,13 +154,14 @@ class ClusterNeedsToken(StoreError):
 
     code = "cluster-needs-token"
 
-    def __init__(self, address: str) -> None:
-        super().__init__(address)
-        self.address = address
+    def __init__(self, address: str, problem: str = "") -> None:
+        super().__init__(address, problem)
+        self.address, self.problem = address, problem
 
     def __str__(self) -> str:
         return (
-            f"The cluster at {self.address} asks for a token, and there is none. Put it into {TOKEN_PLACES}."
+            f"The cluster at {self.address} asks for a token, and {self.problem or 'there is none'}. "
+            f"Put it into {TOKEN_PLACES}."
         )
 
 
@@ -222,6 +230,23 @@ class PackageTooLarge(StoreError):
         )
 
 
+class HeadTakesNoJobs(StoreError):
+    """A cluster's head answers, but the agent that starts its jobs is not there."""
+
+    code = "head-takes-no-jobs"
+
+    def __init__(self, address: str, seconds: int) -> None:
+        super().__init__(address, seconds)
+        self.address, self.seconds = address, seconds
+
+    def __str__(self) -> str:
+        return (
+            f"The head at {self.address} answers, but for {self.seconds} s it has had no agent that starts jobs: often "
+            "another Ray on its machine has the agent's port, 52365. Start the head with "
+            "--dashboard-agent-listen-port=0, or read its dashboard_agent.log."
+        )
+
+
 class SubmissionFailed(StoreError):
     """The cluster's job server answered a request with an error."""
 
@@ -283,5 +308,5 @@ class RayDidNotStart(StoreError):
     def __str__(self) -> str:
         return (
             f"Ray did not start on this machine in {self.attempts} attempts: {self.problem}. "
-            "Try again when the machine has less to do, or do without Ray by --executor processes."
+            "Try again when the machine has less to do, or do without Ray with --executor processes."
         )

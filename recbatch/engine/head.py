@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from recbatch.engine.cluster_errors import (
+    TOKEN_PLACES,
     ClusterAddressMissing,
     ClusterAddressUnusable,
     ClusterNeedsToken,
@@ -47,6 +48,13 @@ def address_of(given: str | None, environment: Mapping[str, str]) -> str:
         address = environment["RAY_ADDRESS"]
     if not address:
         raise ClusterAddressMissing
+    if "@" in address:  # it would stand in messages, in job files and in this machine's list of processes
+        shown = address.rpartition("@")[2]
+        raise ClusterAddressUnusable(
+            shown,
+            "comes with a user or a password before it",
+            f"Leave these out, and put the cluster's token into {TOKEN_PLACES}",
+        )
     if "://" not in address:
         host, _, port = address.partition(":")
         port = "8265" if port in ("", "6379", "10001") else port  # Ray's other ports are not this one
@@ -65,19 +73,25 @@ def address_of(given: str | None, environment: Mapping[str, str]) -> str:
 
 
 def find_token(environment: Mapping[str, str]) -> tuple[str, str]:
-    """The token and where it was found, in the order in which Ray looks; empty where there is none."""
+    """The token and where it was found, in the order in which Ray looks.
+
+    Where there is none it is empty, and the second word says what is wrong with a file that was named, if one was.
+    """
     if environment.get("RAY_AUTH_MODE", "token").lower() != "token":
         return "", ""
     if token := environment.get("RAY_AUTH_TOKEN", "").strip():
         return token, "RAY_AUTH_TOKEN"
     named = environment.get("RAY_AUTH_TOKEN_PATH")
-    for path in [Path(named)] if named else [Path.home() / ".ray" / "auth_token"]:
-        try:
-            if token := path.read_text(encoding="utf-8").strip():
-                return token, str(path)
-        except (OSError, UnicodeDecodeError):
-            continue
-    return "", ""
+    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    problem = "is empty"
+    try:
+        if token := path.read_text(encoding="utf-8").strip():
+            return token, str(path)
+    except OSError as error:
+        problem = f"can't be read ({(error.strerror or type(error).__name__).lower()})"
+    except UnicodeDecodeError:
+        problem = "holds no text"
+    return "", f"the file that RAY_AUTH_TOKEN_PATH names, {path}, {problem}" if named else ""
 
 
 def own_ray_version() -> str:
@@ -149,7 +163,7 @@ def _data(address: str, path: str, token: str) -> dict[str, Any]:
 
 
 def refused(address: str, token: str, place: str) -> RecbatchError:
-    return ClusterRefusesToken(address, place) if token else ClusterNeedsToken(address)
+    return ClusterRefusesToken(address, place) if token else ClusterNeedsToken(address, place)
 
 
 def translated(error: Exception, address: str, *, token: str, place: str, job: str = "") -> Exception:
@@ -165,14 +179,20 @@ def translated(error: Exception, address: str, *, token: str, place: str, job: s
         return PackageTooLarge(LIMIT_BYTES, LIMIT_BYTES, "not known here")
     if job and ("does not exist" in text or "404" in text):
         return UnknownJob(job, address)
+    if (
+        "websocket" in text.lower()
+    ):  # of a log that is followed: the head has gone, or something on the way to it
+        return ClusterUnreachable(address, "it broke the connection off", job)
     if isinstance(error, OSError) or type(error).__module__.startswith(("requests", "aiohttp")):
-        return ClusterUnreachable(address, reason(error))
+        return ClusterUnreachable(address, reason(error), job)
     return SubmissionFailed(address, one_line(text) or type(error).__name__)
 
 
 def reason(error: Exception) -> str:
     """Of a failed connection, without the layers that it came through."""
     text = str(error)
+    if text.startswith("Failed to connect to Ray at address"):  # which is in our own sentence already
+        return "nothing answers there"
     for mark in ("Connection refused", "timed out", "Name or service not known", "No route to host"):
         if mark.lower() in text.lower():
             return mark[0].lower() + mark[1:]

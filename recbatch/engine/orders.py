@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+LOG_FOLLOWS = ", last available logs"  # in Ray's message of a command that failed
 OURS = "recbatch"  # of the job's metadata: the order as JSON; the environment itself comes back masked
 
 
@@ -71,6 +72,15 @@ class JobState:
     def archive(self) -> str:
         return self.order.archive if self.order else ""
 
+    @property
+    def problem(self) -> str:
+        """What went wrong, in one line: of a command's own log the error at its end."""
+        head, cut, log = self.message.partition(LOG_FOLLOWS)
+        if not cut:
+            return " ".join(self.message.split())
+        told = last_error(log.partition("\n")[2])
+        return " ".join(f"{head}{f': {told}' if told else ''}".split())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
@@ -83,6 +93,22 @@ def attempt_of(job: str, name: str) -> int | None:
     """2 of ``name-2``; None for a job of another name."""
     match = re.fullmatch(rf"{re.escape(name)}-([1-9]\d*)", job)
     return int(match[1]) if match else None
+
+
+def last_error(log: str) -> str:
+    """The sentence that recbatch ended with, as text or as JSON; of another log its last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if line.startswith("Error: "):
+            return line.removeprefix("Error: ")
+        if line.startswith("{") and '"error"' in line:
+            try:
+                found = json.loads(line)
+            except ValueError:  # the log is cut
+                continue
+            if found.get("event") == "error" and isinstance(found.get("message"), str):
+                return str(found["message"])
+    return lines[-1] if lines else ""
 
 
 def state_of(details: Any) -> JobState:

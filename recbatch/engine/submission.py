@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from recbatch.engine import head, ray_local
 from recbatch.engine.cluster_errors import (
     ClusterUnreachable,
+    HeadTakesNoJobs,
     JobDidNotStart,
     JobKeepsWaiting,
     SubmissionFailed,
@@ -65,18 +66,21 @@ class Cluster:
         ray_local.prepare(local=False)
         self._client = self._make_client()
 
-    def submit(self, order: Order) -> Submitted:
-        """Start the order's next attempt, or attach to the one that is under way."""
+    def submit(self, order: Order, *, tell: Callable[[str], None] = lambda sentence: None) -> Submitted:
+        """Start the order's next attempt, or attach to the one that is under way.
+
+        ``tell`` is called with a sentence where the head can't take a job yet.
+        """
         while True:
             attempts = self.attempts(order.name)
             if attempts and not attempts[-1].over:
                 return Submitted(job=attempts[-1], attached=True)
             number = 1 + (attempt_of(attempts[-1].id, order.name) or 0 if attempts else 0)
-            submitted = self._start(order, f"{order.name}-{number}")
+            submitted = self._start(order, f"{order.name}-{number}", tell)
             if submitted is not None:
                 return submitted
 
-    def resume(self, job: str) -> Submitted:
+    def resume(self, job: str, *, tell: Callable[[str], None] = lambda sentence: None) -> Submitted:
         """The same command again, with this machine's recbatch; attaches where it still runs."""
         state = self.job(job)
         if not state.over:
@@ -84,7 +88,7 @@ class Cluster:
         order = state.order or Order(
             name=re.sub(r"-\d+$", "", state.id), command=tuple(shlex.split(state.command)), code="image"
         )
-        return self.submit(order)
+        return self.submit(order, tell=tell)
 
     def jobs(self) -> list[JobState]:
         """All submitted jobs that the cluster remembers, newest first."""
@@ -127,8 +131,14 @@ class Cluster:
         return str(self._call(lambda: self._client.get_job_logs(state.id), job=state.id))
 
     def follow(self, job: str) -> Iterator[str]:
-        """What the job's driver prints, piece by piece, from its beginning to its end."""
+        """What the job's driver prints, piece by piece, from its beginning to its end.
+
+        Raises ClusterUnreachable where the log breaks off before that.
+        """
         state = self.job(job)
+        if state.over:  # following takes seconds to find that out
+            yield str(self._call(lambda: self._client.get_job_logs(state.id), job=state.id))
+            return
         lines = self._client.tail_job_logs(state.id)
         loop = asyncio.new_event_loop()
         try:
@@ -136,8 +146,9 @@ class Cluster:
                 try:
                     piece: str = self._call(lambda: loop.run_until_complete(anext(lines)), job=state.id)
                 except StopAsyncIteration:
-                    return
+                    break
                 yield piece
+            self.job(state.id)  # a head that ends in good order ends its logs so, too
         finally:
             loop.run_until_complete(lines.aclose())
             loop.close()
@@ -211,7 +222,7 @@ class Cluster:
             return f"its driver asks for {cpus:g} CPUs, and so many are not free"
         return head.one_line(state.message) or "the cluster does not say why"
 
-    def _start(self, order: Order, job: str) -> Submitted | None:
+    def _start(self, order: Order, job: str, tell: Callable[[str], None]) -> Submitted | None:
         """None where another one was quicker."""
         environment: dict[str, Any] = {
             "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), **order.env}
@@ -227,13 +238,15 @@ class Cluster:
                 size = write_package(package)
                 environment["working_dir"] = str(package)
             try:
-                self._send(order, job, environment)
+                self._send(order, job, environment, tell)
             except head.JobExists:
                 return None
         return Submitted(job=self.job(job), attached=False, package_bytes=size)
 
-    def _send(self, order: Order, job: str, environment: Mapping[str, Any]) -> None:
-        deadline = time.monotonic() + YOUNG_S
+    def _send(
+        self, order: Order, job: str, environment: Mapping[str, Any], tell: Callable[[str], None]
+    ) -> None:
+        began, told = time.monotonic(), False
         while True:
             try:
                 self._call(
@@ -247,8 +260,13 @@ class Cluster:
                 )
                 return
             except SubmissionFailed as error:
-                if "No available agent" not in error.problem or time.monotonic() > deadline:
+                if "No available agent" not in error.problem:
                     raise
+                if (waited_s := time.monotonic() - began) > YOUNG_S:
+                    raise HeadTakesNoJobs(self.address, round(waited_s)) from None
+                if not told:
+                    told = True
+                    tell(f"the head has no agent yet that starts jobs; it has {YOUNG_S:.0f} s for that")
                 time.sleep(POLL_S)
 
     def _make_client(self) -> Any:

@@ -169,7 +169,7 @@ def test_get_says_why_there_is_no_image(run: Run, archive: Path) -> None:
 
 
 def test_restore_gives_every_file_back(run: Run, archive: Path, source: Path, tmp_path: Path) -> None:
-    outcome = run("restore", archive, tmp_path / "out", "--json")
+    outcome = run("restore", archive, tmp_path / "out", "--executor", "inline", "--json")
     assert outcome.status == 0
     assert outcome.lines()[-1]["images"] == 3
     for key in GOOD:

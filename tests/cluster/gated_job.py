@@ -30,7 +30,7 @@ def main() -> int:
         workers=1,
         shard_bytes=500,
         codec_factory="gated_job:GatedCodec",
-        tuning=Tuning(poll_s=0.05, setup_s=300),
+        tuning=Tuning(poll_s=0.05, setup_s=300, stop_s=1),  # the gate does not look for a stop
         progress=tell,
     )
     print("interrupted" if report.interrupted else "complete", report.images, flush=True)

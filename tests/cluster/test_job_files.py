@@ -53,7 +53,14 @@ def test_each_example_is_read_by_the_real_parser_and_fits_the_real_function(path
         ('command = "compress"\nsource = "a"\narchive = "b"\nqualty = 1', "did you mean 'quality'"),
         ('command = "compress"\nsource = "a"\narchive = "b"\nauto = "yes"', "true or false"),
         ('command = "compress"\nsource = "a"\narchive = "b"\nquality = [1, 2]', "one value"),
-        ('command = "compress"\nsource = "a"\narchive = "b"\nquality = 101', "--quality"),
+        (
+            'command = "compress"\nsource = "a"\narchive = "b"\nquality = 101',
+            "'quality' can't be 101: it should be less than or equal to 100",
+        ),
+        (
+            'command = "compress"\nsource = "a"\narchive = "b"\nworkers = "two"',
+            "'workers' can't be 'two': it should be a valid integer",
+        ),
     ],
 )
 def test_a_bad_job_file_is_one_line_of_wrong_usage(run, tmp_path, text, problem):
@@ -61,6 +68,7 @@ def test_a_bad_job_file_is_one_line_of_wrong_usage(run, tmp_path, text, problem)
     path.write_text(text)
     outcome = run("run", path)
     assert outcome.status == 2
+    assert outcome.err.startswith(f"Error: {path}: ")
     assert problem in outcome.err
     assert outcome.err.count("\n") == 1
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,51 @@ from recbatch.engine.cluster_errors import (
     UnknownJob,
 )
 from recbatch.engine.orders import Order
+from recbatch.engine.schedule import Book, Schedule
 from recbatch.engine.submission import Cluster
 
 HERE = Path(__file__).parent
 PATHS = os.pathsep.join([str(HERE), str(HERE.parent / "engine")])
 WAIT_S = 240.0  # longer than any machine needs; nothing waits so long that works
+
+
+class Gated:
+    """A job that does half its images, and the others once its gate is open."""
+
+    def __init__(self, folder):
+        self.archive, self.gate = folder / "archive", folder / "gate"
+        names = [f"{letter}{n:02}.png" for letter in "az" for n in range(20)]
+        self.written = fill(folder / "source", names)
+        places = [str(folder / "source"), str(self.archive), str(self.gate)]
+        self.order = Order(
+            name="gated",
+            command=("python", "-m", "gated_job", *places),
+            archive=str(self.archive),
+            env={"PYTHONPATH": PATHS},
+        )
+
+    def rows(self):
+        return {record.key: record.stream for record in Archive.open(str(self.archive)).records()}
+
+
+@pytest.fixture(scope="module")
+def early(head, tmp_path_factory):
+    """Jobs that are sent at once, and run while the first test waits for its own; the gated one with its answer."""
+    from head import TOKEN
+
+    script = "import recbatch, os; print('from', recbatch.__file__); print(sorted(os.listdir()))"
+    gone = str(head.folder / "gone")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+            patch.delenv(name, raising=False)
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        server = Cluster(head.address)
+        server.submit(Order(name="whose-code", command=("python", "-c", script)))
+        server.submit(Order(name="too-much", command=("python", "-c", "pass"), code="image", cpus=64))
+        words = ["compress", gone, gone, "--original"]
+        cluster.submit(words, name="a-failure", archive=gone, address=head.address)
+        gated = Gated(tmp_path_factory.mktemp("gated"))
+        return gated, server.submit(gated.order)
 
 
 def until(condition, what):
@@ -40,7 +81,7 @@ def until(condition, what):
         time.sleep(0.2)
 
 
-def test_a_command_runs_on_the_cluster_with_this_code_and_exits_as_it_does(run, cluster_env, tmp_path):
+def test_a_command_runs_on_the_cluster_with_this_code_and_exits_as_it_does(run, early, cluster_env, tmp_path):
     photographs = HERE.parents[1] / "docs/demo/photographs"
     archive = tmp_path / "archive"
     words = ["compress", photographs, archive, "--original", "--include", "*.png", "--workers", 1, "--json"]
@@ -69,27 +110,20 @@ def test_a_command_runs_on_the_cluster_with_this_code_and_exits_as_it_does(run, 
     assert run("jobs", "wait", "--quiet", job).status == 0
 
 
-def test_a_failure_of_the_command_is_the_exit_status_of_its_submission(run, cluster_env, tmp_path):
-    words = ["compress", tmp_path / "gone", tmp_path / "archive", "--original"]
-    outcome = run("submit", "--wait", "--shared-paths", "--id", "a-failure", *words)
+def test_a_failure_of_the_command_is_the_exit_status_of_its_job_and_its_error_is_told(
+    run, early, cluster_env
+):
+    outcome = run("jobs", "wait", "a-failure")
     assert outcome.status == 3
     assert "There is no source at" in outcome.out
     assert "a-failure-1: failed, exit status 3" in outcome.err
+    told = run("jobs", "status", "a-failure").out
+    assert "failed with exit code 3: There is no source at" in told
 
 
-def test_a_stopped_job_commits_what_is_finished_and_its_next_attempt_completes_it(run, cluster_env, tmp_path):
-    written = fill(
-        tmp_path / "source", [*(f"a{n:02}.png" for n in range(20)), *(f"z{n:02}.png" for n in range(20))]
-    )
-    archive, gate = tmp_path / "archive", tmp_path / "gate"
-    order = Order(
-        name="gated",
-        command=("python", "-m", "gated_job", str(tmp_path / "source"), str(archive), str(gate)),
-        archive=str(archive),
-        env={"PYTHONPATH": PATHS},
-    )
+def test_a_stopped_job_commits_what_is_finished_and_its_next_attempt_completes_it(run, early, cluster_env):
+    gated, first = early
     server = Cluster()
-    first = server.submit(order)
     assert (first.job.id, first.attached) == ("gated-1", False)
 
     def done():
@@ -97,7 +131,7 @@ def test_a_stopped_job_commits_what_is_finished_and_its_next_attempt_completes_i
 
     until(lambda: done() >= 15 or server.job("gated").over, "the first shards")
     assert not server.job("gated").over, server.logs("gated")
-    again = server.submit(order)
+    again = server.submit(gated.order)
     assert (again.job.id, again.attached) == ("gated-1", True)
 
     stopped = run("jobs", "stop", "gated")
@@ -106,41 +140,53 @@ def test_a_stopped_job_commits_what_is_finished_and_its_next_attempt_completes_i
     log = run("jobs", "logs", "gated").out
     assert "Stopping" in log
     assert re.search(r"^interrupted \d+$", log, re.MULTILINE), log
-    rows = {record.key: record.stream for record in Archive.open(str(archive)).records()}
+    rows = gated.rows()
     assert 15 <= len(rows) <= 20
-    assert rows.items() <= written.items()
+    assert rows.items() <= gated.written.items()
 
-    gate.touch()
+    gated.gate.touch()
     resumed = run("jobs", "resume", "--wait", "gated")
     assert resumed.status == 0, resumed.out
     assert resumed.out.startswith("gated-2\n")
     assert f"complete {40 - len(rows)}\n" in resumed.out
-    rows = {record.key: record.stream for record in Archive.open(str(archive)).records()}
-    assert rows == written
+    assert gated.rows() == gated.written
     assert [state.id for state in server.attempts("gated")] == ["gated-1", "gated-2"]
 
 
-def test_the_code_of_a_job_is_the_package_that_came_with_it(cluster_env):
-    server = Cluster()
-    script = "import recbatch, os; print('from', recbatch.__file__); print(sorted(os.listdir()))"
-    job = server.submit(Order(name="whose-code", command=("python", "-c", script))).job.id
+def test_the_code_of_a_job_is_the_package_that_came_with_it(early, cluster_env):
     pieces: list[str] = []
-    assert server.wait(job, on_log=pieces.append).exit_status == 0
+    assert Cluster().wait("whose-code", on_log=pieces.append).exit_status == 0
     log = "".join(pieces)
     assert "_ray_pkg_" in re.search(r"^from (.*)$", log, re.MULTILINE)[1]
     assert "['recbatch']" in log
 
 
-def test_a_job_that_finds_no_place_says_what_it_lacks(run, cluster_env):
-    server = Cluster()
-    order = Order(name="too-much", command=("python", "-c", "pass"), code="image", cpus=64)
-    job = server.submit(order).job.id
+def test_a_job_that_finds_no_place_says_what_it_lacks(run, early, cluster_env, monkeypatch):
     with pytest.raises(JobKeepsWaiting, match="64 CPUs, and the cluster has 2") as caught:
-        server.wait(job, pending_s=0.5)
-    assert f"jobs stop {job}" in str(caught.value)
+        Cluster().wait("too-much", pending_s=0.5)
+    assert "jobs stop too-much-1" in str(caught.value)
+    monkeypatch.setattr(submission, "QUEUED_S", 0.5)
     outcome = run("jobs", "stop", "too-much")
     assert outcome.status == 3
     assert "asked to end, once it starts" in outcome.err
+
+
+def test_a_schedule_has_the_cluster_do_its_work_and_the_job_is_named_after_the_tick(
+    run, cluster_env, tmp_path
+):
+    archive = f"file://{tmp_path}/archive"
+    since = datetime.now(UTC) - timedelta(days=2)
+    words = ("verify", "--level", "structure", "--", archive)
+    Book.open_or_create(archive).add(
+        Schedule(name="daily", archive=archive, cron="0 3 * * *", command=words, created=since)
+    )
+
+    outcome = run("schedule", "run", archive, "daily", "--submit", cluster_env, "--json")
+    assert outcome.status == 0, outcome.err
+    (tick,) = outcome.lines()
+    assert (tick["state"], tick["exit_status"], tick["report"]["ok"]) == ("done", 0, True)
+    job = "recbatch-" + tick["id"].replace("/", "-")
+    assert [state.status for state in Cluster().attempts(job)] == ["SUCCEEDED"]
 
 
 def test_a_cluster_wants_its_own_token(head, cluster_env, monkeypatch, tmp_path):
@@ -149,8 +195,12 @@ def test_a_cluster_wants_its_own_token(head, cluster_env, monkeypatch, tmp_path)
     with pytest.raises(ClusterRefusesToken, match="from RAY_AUTH_TOKEN"):
         cluster.jobs()
     monkeypatch.delenv("RAY_AUTH_TOKEN")
-    with pytest.raises(ClusterNeedsToken):
+    with pytest.raises(ClusterNeedsToken, match="and there is none"):
         cluster.jobs()
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "gone"))
+    with pytest.raises(ClusterNeedsToken, match=r"RAY_AUTH_TOKEN_PATH names, .*gone, can't be read"):
+        cluster.jobs()
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray/auth_token").write_text("another\n")
     with pytest.raises(ClusterRefusesToken, match="auth_token"):

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,17 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbatch.api import cluster
-from recbatch.engine import head, ray_local
 from recbatch.engine.cluster_errors import (
-    ClusterAddressMissing,
-    ClusterAddressUnusable,
-    ClusterUnreachable,
     PackageTooLarge,
-    RayDidNotStart,
     SecretOnTheWay,
 )
 from recbatch.engine.orders import JobState, Order, Submitted, attempt_of
 from recbatch.engine.package import write_package
+from recbatch.engine.runs import RunStatus
 
 
 @pytest.fixture
@@ -28,7 +25,7 @@ def sent(monkeypatch):
     orders = []
 
     class Fake:
-        def submit(self, order):
+        def submit(self, order, tell):
             orders.append(order)
             job = JobState(id=f"{order.name}-1", status="PENDING", command=" ".join(order.command))
             return Submitted(job=job, attached=False, package_bytes=20_000_000)
@@ -49,6 +46,8 @@ def sent(monkeypatch):
         (["compress", "photos", "s3://c/d", "--original"], "--shared-paths"),
         (["compress", "s3://key:secret@a/b", "s3://c/d", "--original"], "secret"),
         (["run", "gone.toml"], "gone.toml"),
+        (["compress", "s3://a/b", "s3://c/d", "--wait"], "as in 'recbatch submit --wait ... compress ...'"),
+        (["run", "gone.toml", "--id", "x"], "--id belongs before run"),
     ],
 )
 def test_what_the_command_would_refuse_is_refused_before_it_is_sent(run, sent, words, says):
@@ -146,80 +145,12 @@ def test_ctrl_c_while_waiting_leaves_the_job_alone(run, sent, monkeypatch):
     assert "recbatch jobs wait nightly-1" in outcome.err
 
 
-@pytest.mark.parametrize(
-    ("address", "says"),
-    [
-        ("head:8265", "Write http://head:8265"),
-        ("head:6379", "Write http://head:8265"),
-        ("ray://head:10001", "Write http://HEAD:8265"),
-        ("http://:8265", "Write http://HEAD:8265"),
-        ("http://head:port", "Write http://HEAD:8265"),
-    ],
-)
-def test_an_address_of_another_kind_is_refused_at_once(address, says):
-    with pytest.raises(ClusterAddressUnusable, match="Write http") as caught:
-        head.address_of(address, {})
-    assert says in str(caught.value)
-
-
-def test_the_address_comes_from_the_option_or_from_rays_own_variables():
-    both = {"RAY_API_SERVER_ADDRESS": "http://a:1", "RAY_ADDRESS": "http://b:1/"}
-    assert head.address_of("https://c/", both) == "https://c"
-    assert head.address_of(None, both) == "http://a:1"
-    assert head.address_of(None, {"RAY_ADDRESS": "http://b:1/"}) == "http://b:1"
-    for environment in ({}, {"RAY_ADDRESS": "b:6379"}):
-        with pytest.raises(ClusterAddressMissing):
-            head.address_of(None, environment)
-
-
-def test_a_token_is_looked_for_where_ray_does(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "token").write_text(" from-a-file\n")
-    assert head.find_token({}) == ("", "")
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray/auth_token").write_text("of-the-user")
-    assert head.find_token({})[0] == "of-the-user"
-    named = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
-    assert head.find_token(named) == ("from-a-file", str(tmp_path / "token"))
-    assert head.find_token({**named, "RAY_AUTH_TOKEN": "here"}) == ("here", "RAY_AUTH_TOKEN")
-    assert head.find_token({**named, "RAY_AUTH_MODE": "disabled"}) == ("", "")
-
-
-def test_nothing_that_listens_is_told_in_one_line(run):
-    import socket
-
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    outcome = run("jobs", "ls", "--address", f"http://127.0.0.1:{port}")
-    assert outcome.status == 3
-    assert "connection refused" in outcome.err
-    assert outcome.err.count("\n") == 1
-    with pytest.raises(ClusterUnreachable, match="connection refused"):
-        ray_local.probe(f"127.0.0.1:{port}", grpc=True)
-
-
-def test_what_answers_and_is_no_ray_is_told(run):
-    import threading
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-
-    class Other(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"<html>hello</html>")
-
-        def log_message(self, *arguments):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Other) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        outcome = run("jobs", "ls", "--address", f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-        thread.join()
-    assert outcome.status == 3
-    assert "not Ray's dashboard" in outcome.err
+def test_a_password_among_the_words_is_never_repeated(run, sent):
+    for words in (["http://me:hush@head:8265", "compress"], ["compress", "s3://me:hush@a/b", "s3://c/d"]):
+        outcome = run("submit", *words)
+        assert (outcome.status, sent) == (2, [])
+        assert "looks like a secret" in outcome.err
+        assert "hush" not in outcome.err
 
 
 @given(name=st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True), number=st.integers(1, 10**6))
@@ -244,6 +175,40 @@ def test_a_jobs_exit_status_is_that_of_its_command(status, driver_exit, exit_sta
     assert JobState(id="a", status=status, command="", driver_exit=driver_exit).exit_status == exit_status
 
 
+CUT = "Job entrypoint command failed with exit code 3, last available logs (truncated to 20,000 chars):\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "problem"),
+    [
+        (f"{CUT}1 image\nError: No room. Free some.\nlate noise\n", "with exit code 3: No room. Free some."),
+        (f'{CUT}x\n{{"event": "error", "code": "a", "message": "No room."}}\n', "with exit code 3: No room."),
+        (f"{CUT}Traceback\n  ...\nKeyError: 'a'\n", "with exit code 3: KeyError: 'a'"),
+        (CUT, "with exit code 3"),
+        ("The node\nis gone.", "The node is gone."),
+    ],
+)
+def test_of_a_job_that_failed_the_error_at_the_end_of_its_log_is_told(message, problem):
+    assert JobState(id="a", status="FAILED", command="", message=message).problem.endswith(problem)
+
+
+@pytest.mark.parametrize(("status", "told"), [("RUNNING", "running"), ("FAILED", "lost")])
+def test_a_run_does_not_go_on_when_its_job_has_ended(run, monkeypatch, status, told):
+    now = datetime.now(UTC)
+    going = RunStatus(
+        run="r", state="running", started=now, heartbeat=now, job="compress", submission="a-1", eta_s=90
+    )
+    job = JobState(
+        id="a-1", status=status, command="", order=Order(name="a", command=("x",), archive="s3://a")
+    )
+    monkeypatch.setattr(cluster, "job", lambda *arguments, **options: job)
+    monkeypatch.setattr(cluster, "runs", lambda archive: [going])
+    out = run("jobs", "status", "a").out
+    assert f"run r (compress): {told}" in out
+    assert ("left" in out) == (status == "RUNNING")
+    assert run("jobs", "status", "a", "--json").lines()[0]["runs"][0]["state"] == told
+
+
 def test_a_package_is_the_code_alone_and_the_same_each_time(tmp_path):
     root = tmp_path / "recbatch"
     for name in ("a.py", "b/c.json", "b/__pycache__/c.pyc", ".git/config", "zoo/m.safetensors"):
@@ -266,44 +231,3 @@ def test_the_real_package_is_well_below_the_limit(tmp_path):
         names = set(archive.namelist())
     assert {"recbatch/__main__.py", "recbatch/models/zoo/exact-s.safetensors"} <= names
     assert not any("__pycache__" in name for name in names)
-
-
-def test_a_http_address_in_ray_address_is_told_apart(monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
-    with pytest.raises(ClusterAddressUnusable, match="recbatch submit"):
-        ray_local.join(None, "http://head:8265")
-    with pytest.raises(ClusterAddressUnusable, match="host:port"):
-        ray_local.join(None, "head")
-
-
-@pytest.mark.parametrize("failures", [0, 2, 3])
-def test_ray_is_started_again_where_it_took_too_long(monkeypatch, failures):
-    calls = []
-
-    class FakeRay:
-        def init(self, **options):
-            calls.append("init")
-            if calls.count("init") <= failures:
-                raise Exception("The current node timed out during startup. Et cetera.")
-
-    monkeypatch.setattr(ray_local, "mute", lambda quiet: None)
-    monkeypatch.setattr(ray_local, "disconnect", lambda: calls.append("shutdown"))
-    if failures < ray_local.STARTS:
-        ray_local.start(FakeRay(), 2)
-    else:
-        with pytest.raises(RayDidNotStart, match="in 3 attempts: The current node timed out"):
-            ray_local.start(FakeRay(), 2)
-    assert calls == ["init", "shutdown"] * min(failures, 3) + ["init"] * (failures < 3)
-
-
-def test_settings_that_ray_reads_at_its_import_are_left_alone_after_it(monkeypatch):
-    patience = next(iter(ray_local.PATIENCE))
-    monkeypatch.setattr(os, "environ", {patience: "5"})
-    monkeypatch.setitem(ray_local.sys.modules, "ray", object())
-    ray_local.prepare(local=True)
-    assert "RAY_AUTH_MODE" not in os.environ
-    assert os.environ[patience] == "5"
-    monkeypatch.delitem(ray_local.sys.modules, "ray")
-    ray_local.prepare(local=True)
-    assert os.environ["RAY_AUTH_MODE"] == "token"
-    assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"

@@ -1,13 +1,15 @@
 """A real S3 server on loopback: SeaweedFS with two users, one of whom may only read.
 
 It checks signatures and permissions, and makes no bucket on its own. ``Seaweed.start`` takes its ports fresh each time.
-For trying things by hand: ``python tests/s3/seaweed.py FOLDER`` runs one until Ctrl-C, and prints the environment.
+For trying things by hand: ``python tests/s3/seaweed.py FOLDER [BUCKET]`` runs one until Ctrl-C, with a bucket if one
+is named, and prints the environment.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -144,10 +146,22 @@ def running(folder: Path) -> Iterator[Seaweed]:
         server.stop()
 
 
+def make_bucket(server: Seaweed, bucket: str) -> None:
+    """Unless it is there already."""
+    from recbatch import s3  # not above: a server alone needs nothing of ours
+
+    os.environ.update(server.environment())
+    client = s3.account().client()
+    if bucket not in [found["Name"] for found in client.list_buckets()["Buckets"]]:
+        client.create_bucket(Bucket=bucket)
+
+
 def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with running(Path(sys.argv[1])) as server:
+        for bucket in sys.argv[2:]:
+            make_bucket(server, bucket)
         sys.stdout.writelines(f"export {name}={value}\n" for name, value in server.environment().items())
         sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):

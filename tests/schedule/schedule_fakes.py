@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from recbatch.archive.conditional import Tagged
@@ -142,3 +143,24 @@ class Desk:
     def ticks(self, name: str = "nightly") -> list[Tick]:
         """The oldest first."""
         return [entry.tick for entry in reversed(self.book.entries(name, 100))]
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(f"2027-{text}+00:00")
+
+
+class Died(BaseException):
+    """Ends a runner as SIGKILL would: nothing more is written."""
+
+
+def die(desk: Desk) -> None:
+    desk.memory.down = True
+    raise Died
+
+
+def crash(desk: Desk) -> None:
+    """A runner that dies in the middle of a run."""
+    with suppress(Died):
+        desk.runner(Launches(lambda: FakeJob(during=lambda: die(desk)))).run_due(["nightly"])
+        raise AssertionError("it lives")
+    desk.memory.down = False

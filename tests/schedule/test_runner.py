@@ -9,14 +9,14 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from schedule_fakes import START, Desk, FakeJob, Launches, LeapingClock, make_schedule
+from schedule_fakes import START, Desk, Died, FakeJob, Launches, at, crash, die, make_schedule
 
 from recbatch.archive.errors import StoreUnreachable
 from recbatch.engine import lease as leases
-from recbatch.engine.schedule import service
 from recbatch.engine.schedule.book import Book
 from recbatch.engine.schedule.errors import (
     DamagedSchedule,
+    RunNotStarted,
     ScheduleExists,
     UnconditionalStore,
     UnknownSchedule,
@@ -25,10 +25,6 @@ from recbatch.engine.schedule.errors import (
 from recbatch.engine.schedule.spec import Schedule, Tick
 
 DAY = timedelta(days=1)
-
-
-def at(text: str) -> datetime:
-    return datetime.fromisoformat(f"2027-{text}+00:00")
 
 
 def test_a_tick_runs_once_and_its_outcome_is_on_record() -> None:
@@ -89,20 +85,53 @@ def test_an_interrupted_run_goes_on_once_with_the_next_call(status: int) -> None
     assert (desk.ticks()[0].state, desk.ticks()[0].attempt) == ("interrupted", 2)
 
 
-class Died(BaseException):
-    """Ends a runner as SIGKILL would: nothing more is written."""
+@pytest.mark.parametrize("status", [130, 137])
+def test_a_run_that_was_asked_to_stop_is_taken_up_however_often(status: int) -> None:
+    desk, attempts = Desk(make_schedule(), now=at("01-01T03:00:00")), []
+    for _ in range(4):
+        job = FakeJob(status)
+        launches = Launches(lambda job=job: job)
+        runner = desk.runner(launches)
+        job.during = runner.stop
+        runner.run_due(["nightly"])
+        attempts += [tick.attempt for tick in launches.ticks]
+    assert attempts == [1, 2, 3, 4]
+    assert (desk.ticks()[0].state, desk.ticks()[0].spared) == ("interrupted", 4)
 
 
-def die(desk: Desk) -> None:
-    desk.memory.down = True
-    raise Died
+def test_a_second_signal_leaves_the_tick_interrupted_and_free_to_be_taken_up() -> None:
+    desk = Desk(make_schedule(), now=at("01-01T03:00:00"))
+
+    def signals() -> None:
+        runner.stop()
+        raise KeyboardInterrupt
+
+    job = FakeJob(during=signals)
+    runner = desk.runner(Launches(lambda: job))
+    with pytest.raises(KeyboardInterrupt):
+        runner.run_due(["nightly"])
+    assert job.stopped == 2
+    (tick,) = desk.ticks()
+    assert (tick.state, tick.exit_status, tick.reason) == ("interrupted", 130, "it was told twice to stop")
+    launches = Launches(lambda: FakeJob(137))
+    for _ in range(3):
+        desk.runner(launches).run_due(["nightly"])
+    assert [tick.attempt for tick in launches.ticks] == [2, 3]
 
 
-def crash(desk: Desk) -> None:
-    """A runner that dies in the middle of a run."""
-    with pytest.raises(Died):
-        desk.runner(Launches(lambda: FakeJob(during=lambda: die(desk)))).run_due(["nightly"])
-    desk.memory.down = False
+def test_a_run_that_could_not_be_started_stays_due() -> None:
+    desk, launches = Desk(make_schedule(), now=at("01-01T03:00:00")), Launches()
+
+    def refuse() -> FakeJob:
+        raise RunNotStarted("nightly", "no such file")
+
+    for _ in range(3):
+        with pytest.raises(RunNotStarted):
+            desk.runner(Launches(refuse)).run_due(["nightly"])
+        assert (desk.ticks()[0].state, desk.ticks()[0].reason) == ("interrupted", "it could not be started")
+    desk.runner(launches).run_due(["nightly"])
+    assert [tick.attempt for tick in launches.ticks] == [4]
+    assert desk.ticks()[0].state == "done"
 
 
 def test_a_tick_whose_runner_died_is_run_again_once_when_its_lease_is_over() -> None:
@@ -358,79 +387,6 @@ def test_schedules_and_ticks_come_back_as_they_were_and_a_later_version_may_say_
     )
     assert Tick.from_json("x", tick.to_json()) == tick
     assert Tick.from_json("x", tick.to_json().replace(b"{", b'{"new": 1, ', 1)) == tick
-
-
-# --- once, and as a daemon
-
-
-def service_over(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.Book, "open", classmethod(lambda cls, archive: desk.book))
-
-
-def test_once_waits_for_a_tick_whose_caller_was_a_little_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    desk, launches = Desk(make_schedule(), now=at("01-01T02:59:58")), Launches()
-    service_over(desk, monkeypatch)
-    service.run_once("memory", say=desk.lines.append, launch=launches, clock=desk.clock)
-    assert desk.clock.waits == [2.0]
-    assert launches.ids == ["nightly/20270101T030000Z"]
-    desk.clock.time = at("01-02T02:50:00")
-    service.run_once("memory", say=desk.lines.append, launch=launches, clock=desk.clock)
-    assert len(launches.ids) == len(desk.clock.waits) == 1
-
-
-def test_once_runs_the_others_though_one_schedule_is_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
-    desk, launches = Desk(make_schedule("b"), now=at("01-01T03:00:00")), Launches()
-    desk.memory.put_if("schedules/a.json", b"{", etag=None)
-    service_over(desk, monkeypatch)
-    with pytest.raises(DamagedSchedule):
-        service.run_once("memory", say=desk.lines.append, launch=launches, clock=desk.clock)
-    assert launches.ids == ["b/20270101T030000Z"]
-
-
-class Ended(Exception):
-    """Ends a daemon from within its clock."""
-
-
-def test_the_daemon_runs_each_tick_sees_new_schedules_and_outlives_its_store(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    desk, launches = Desk(make_schedule(cron="*/30 * * * *")), Launches()
-    service_over(desk, monkeypatch)
-
-    class Eventful(LeapingClock):
-        def wait(self, seconds: float) -> None:
-            super().wait(seconds)
-            desk.memory.down = at("01-01T00:40:00") < self.time < at("01-01T00:50:00")
-            if self.time >= at("01-01T01:10:00") and "b" not in desk.memory.names("schedules"):
-                desk.memory.put_if(
-                    "schedules/b.json",
-                    make_schedule("b", cron="15 * * * *", created=at("01-01T01:00:00")).to_json(),
-                    etag=None,
-                )
-            if self.time >= at("01-01T02:00:00"):
-                raise Ended
-
-    clock = Eventful()
-    desk.clock = clock
-    with pytest.raises(Ended):
-        service.run_daemon("memory", say=desk.lines.append, launch=launches, clock=clock)
-    names = [f"{tick.schedule}@{tick.tick:%H:%M}" for tick in launches.ticks]
-    assert names == ["nightly@00:30", "nightly@01:00", "b@01:15", "nightly@01:30"]
-    assert max(clock.waits) <= service.LONGEST_WAIT_S
-    assert any("Trying again" in line for line in desk.lines)
-
-
-def test_the_status_says_what_a_run_would_do() -> None:
-    desk = Desk(make_schedule(), now=at("01-03T12:00:00"))
-    schedule = desk.book.schedule("nightly")
-    before = service.status(desk.book, schedule, desk.clock.now())
-    assert (before.due, before.missed, before.next) == (at("01-03T03:00:00"), 2, at("01-04T03:00:00"))
-    crash(desk)
-    during = service.status(desk.book, schedule, desk.clock.now())
-    assert (during.due, during.running) == (None, "nightly/20270103T030000Z")
-    desk.memory.now_s += leases.DURATION_S + 1
-    after = service.status(desk.book, schedule, desk.clock.now())
-    assert (after.due, after.again, after.running) == (at("01-03T03:00:00"), True, "")
 
 
 # --- whatever the clock does

@@ -19,6 +19,7 @@ from schedule_fakes import make_schedule
 
 from recbatch.cli import main
 from recbatch.engine.schedule.book import Book
+from recbatch.engine.schedule.errors import RunNotStarted
 from recbatch.engine.schedule.job import CommandJob
 from recbatch.engine.schedule.spec import Schedule
 
@@ -104,6 +105,8 @@ def test_list_render_and_remove(photos: Path, capsys: pytest.CaptureFixture[str]
         ([*ADD, "--", "compress", "photos", "photos.rba", "--quality", "101"], "usage"),
         ([*ADD, "--", "compress", "photos", "photos.rba", "--original", "--lossless"], "modes-conflict"),
         ([*ADD, "--", "schedule", "ls", "photos.rba"], "usage"),
+        ([*ADD, "--", "vacuum", "photos.rba"], "usage"),
+        ([*ADD, "--", *COMMAND, "--timezone", "UTC"], "usage"),
         ([*ADD[:4], "0 25 * * *", "--", *COMMAND], "bad-schedule"),
         ([*ADD, "--timezone", "Mars/Olympus", "--", *COMMAND], "bad-schedule"),
         (["schedule", "add", "Nightly!", *ADD[3:], "--", *COMMAND], "bad-schedule"),
@@ -126,6 +129,14 @@ def test_a_schedule_that_is_there_or_is_not_is_said(photos: Path, capsys: pytest
     assert main(["schedule", "run", "photos.rba", "../nightly"]) == 2
     assert main(["schedule", "ls", "nowhere.rba"]) == 3
     assert "has a schedule nightly already" in capsys.readouterr().err
+
+
+def test_a_traceback_can_be_asked_for_before_the_command(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["--debug", "schedule", "ls"], ["schedule", "--debug", "ls"]):
+        assert main([*words, "nowhere.rba"]) == 3
+        assert "Traceback" in capsys.readouterr().err
 
 
 # --- processes
@@ -186,6 +197,36 @@ def test_a_job_is_asked_to_stop_by_sigterm_and_one_that_does_not_is_killed(tmp_p
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
+
+
+def test_a_job_that_is_stopped_before_it_listens_was_interrupted(tmp_path: Path) -> None:
+    job = CommandJob(daemon_words(tmp_path), run_id="x")
+    job.stop()
+    assert job.wait().exit_status == 130
+
+
+def test_a_program_or_a_package_that_is_gone_is_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = tmp_path / "python"  # without its packages
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    for program in (bare, tmp_path / "gone"):
+        monkeypatch.setattr(sys, "executable", str(program))
+        with pytest.raises(RunNotStarted, match=r"It stays due"):
+            CommandJob(["ls", str(tmp_path)], run_id="x").wait()
+
+
+def test_a_job_starts_though_its_runners_folder_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    outcome = CommandJob(["verify", "--level", "structure", "--", str(tmp_path)], run_id="x").wait()
+    assert outcome.exit_status == 3
+    assert "There is no archive at" in outcome.report["message"]
 
 
 RUNNER = """

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from recbatch.engine.schedule.errors import BadSchedule
 from recbatch.engine.schedule.ticks import COUNTED, check, latest_tick, next_tick, ticks
+from recbatch.engine.schedule.wording import NAMES, written_out
 
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "UTC")
 
@@ -172,7 +173,7 @@ def test_the_latest_of_many_is_found_without_counting_them_all() -> None:
         ("0 0 3 * * *", "UTC"),  # a field of seconds
         ("60 3 * * *", "UTC"),
         ("0 3 31 2 *", "UTC"),
-        ("@daily", "UTC"),
+        ("@reboot", "UTC"),
         ("", "UTC"),
         ("0 3 * * *", "Europe/Atlantis"),
         ("0 3 * * *", "../etc/passwd"),
@@ -182,6 +183,31 @@ def test_the_latest_of_many_is_found_without_counting_them_all() -> None:
 def test_what_is_no_time_is_refused(cron: str, timezone: str) -> None:
     with pytest.raises(BadSchedule):
         check(cron, timezone)
+
+
+@pytest.mark.parametrize(
+    ("cron", "says"),
+    [
+        ("0 25 * * *", "'25' is no hour (0 to 23)"),
+        ("0,61 3 * * *", "'61' is no minute (0 to 59)"),
+        ("0 3 * FOO *", "'FOO' is no month (1 to 12, or JAN to DEC)"),
+        ("0 3 * * 1-8", "'1-8' is no day of week (0 to 7"),
+        ("0 3 0 * *", "'0' is no day of month (1 to 31"),
+        ("0 3 31 2 *", "it is never due, since no month that it names has such a day"),
+        ("@reboot", "or one of @hourly, @daily"),
+    ],
+)
+def test_what_is_wrong_with_an_expression_is_said_by_its_part(cron: str, says: str) -> None:
+    with pytest.raises(BadSchedule) as caught:
+        check(cron, "UTC")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_well_known_name_stands_for_its_five_fields(name: str) -> None:
+    assert written_out(f" {name.upper()} ") == NAMES[name]
+    check(written_out(name), "Europe/Berlin")
+    assert written_out(" 0  3 * * * ") == "0 3 * * *"
 
 
 @pytest.mark.parametrize(

@@ -12,5 +12,17 @@ from recbatch.engine.schedule.render import render
 from recbatch.engine.schedule.runner import Step
 from recbatch.engine.schedule.service import Status, run_daemon, run_once, status
 from recbatch.engine.schedule.spec import Schedule, Tick
+from recbatch.engine.schedule.wording import written_out
 
-__all__ = ["Book", "Schedule", "Status", "Step", "Tick", "render", "run_daemon", "run_once", "status"]
+__all__ = [
+    "Book",
+    "Schedule",
+    "Status",
+    "Step",
+    "Tick",
+    "render",
+    "run_daemon",
+    "run_once",
+    "status",
+    "written_out",
+]

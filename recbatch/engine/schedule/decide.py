@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from recbatch.engine.schedule.spec import Schedule, Tick
 
 GRACE = timedelta(minutes=10)  # with --missed skip: a tick found due so late was missed
-ATTEMPTS = 2  # of one tick, where the first died or was interrupted
+ATTEMPTS = 2  # of one tick, where the first died or was killed; those that were asked to stop don't count
 
 Action: TypeAlias = Literal["nothing", "run", "again", "skip"]
 
@@ -36,6 +36,8 @@ def decide(schedule: Schedule, newest: Tick | None, run: Tick | None, now: datet
         is_missed = schedule.missed == "skip" and now - tick > GRACE
         return Due(action="skip" if is_missed else "run", tick=tick, passed_over=count - 1)
     is_unfinished = run is not None and run.state in ("running", "interrupted")
-    if run is not None and is_unfinished and run.attempt < ATTEMPTS and run.tick >= schedule.created:
+    if run is None or not is_unfinished or run.tick < schedule.created:
+        return Due(action="nothing")
+    if run.attempt - run.spared < ATTEMPTS:
         return Due(action="again", tick=run.tick)
     return Due(action="nothing")

@@ -7,6 +7,7 @@ UsageError
 StoreError
 +-- UnconditionalStore     the store does not refuse a second writer
 +-- WrongClock             this machine's clock is ahead of the store's
++-- RunNotStarted          this machine can't start a command
 CorruptData
 +-- DamagedSchedule        what lies in the archive is no schedule
 """
@@ -106,6 +107,22 @@ class WrongClock(StoreError):
         return (
             f"This machine's clock is {self.ahead_s} seconds ahead of that of {self.archive}. "
             "Set it right, best by NTP; until then no schedule is run here."
+        )
+
+
+class RunNotStarted(StoreError):
+    """What was due could not be started on this machine."""
+
+    code = "run-not-started"
+
+    def __init__(self, run: str, problem: str) -> None:
+        super().__init__(run, problem)
+        self.run, self.problem = run, problem
+
+    def __str__(self) -> str:
+        return (
+            f"{self.run} could not be started: {self.problem}. "
+            "It stays due: mend the installation here and call again, or call on another machine."
         )
 
 

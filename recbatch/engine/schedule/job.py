@@ -14,6 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from recbatch.engine.schedule.child import NOT_STARTED
+from recbatch.engine.schedule.errors import RunNotStarted
+
+INTERRUPTED = 130
+BUG = 70  # a command that ended as its interpreter does, not as it would itself
 STOP_S = 120.0  # for committing what is finished; after that the process is killed
 _WITH_JSON = frozenset({"compress", "verify", "restore", "recompress"})
 _CHILD = Path(__file__).with_name("child.py")  # by its path: importing the engine first would take a second
@@ -30,19 +35,25 @@ class Outcome:
 class Job(Protocol):
     """A run under way; the seam that tests replace."""
 
-    def wait(self) -> Outcome: ...
+    def wait(self) -> Outcome:
+        """Its end. Raises RunNotStarted."""
+        ...
 
     def stop(self) -> None:
         """Ask it to commit what is finished and to end. From any thread or signal handler, more than once."""
 
 
 class CommandJob:
-    """``recbatch COMMAND`` in a child process, on this machine or handed to a cluster by ``recbatch submit``."""
+    """``recbatch COMMAND`` in a child process, on this machine or handed to a cluster by ``recbatch submit``.
+
+    Raises RunNotStarted.
+    """
 
     def __init__(
         self, command: Sequence[str], *, run_id: str, submit: str | None = None, stop_s: float = STOP_S
     ) -> None:
         words = list(command)
+        self._run_id, self._reports = run_id, words[0] in _WITH_JSON and submit is None
         if words[0] in _WITH_JSON and "--json" not in words:
             words.insert(1, "--json")
         self._stop_words: list[str] | None = None
@@ -52,15 +63,21 @@ class CommandJob:
             words = ["submit", "--address", submit, "--wait", "--id", run_id, *words]
         self._stop_s = stop_s
         self._killer: threading.Timer | None = None
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_CHILD), str(os.getpid()), *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,  # Ctrl-C reaches the runner, which passes it on once
-        )
+        try:
+            _CHILD.stat()  # without it Python itself would start, and end as if the command were wrong
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(_CHILD), str(os.getpid()), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                cwd=_folder(),
+                start_new_session=True,  # Ctrl-C reaches the runner, which passes it on once
+            )
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            raise RunNotStarted(run_id, f"{place}{error.strerror or error}") from error
 
     def wait(self) -> Outcome:
         report: dict[str, Any] = {}
@@ -71,6 +88,14 @@ class CommandJob:
             status = process.wait()
         if self._killer is not None:
             self._killer.cancel()
+        if self._stop_words is None and status == NOT_STARTED:
+            raise RunNotStarted(self._run_id, "its program or its package is not there")
+        if abs(status) == signal.SIGTERM and self._killer is not None:
+            status = (
+                INTERRUPTED  # asked before it could listen; Ray, while it starts, makes the number a status
+            )
+        elif status == 1 and self._reports and not report:
+            status = BUG  # by itself it ends so with a report of what is quarantined
         return Outcome(exit_status=status if status >= 0 else 128 - status, report=report)
 
     def stop(self) -> None:
@@ -97,6 +122,15 @@ class CommandJob:
     def _send(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
+
+
+def _folder() -> str | None:
+    """Where the command runs: here, or at the root where this folder has been removed. Its paths are whole."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "/"
+    return None
 
 
 def _report(line: str) -> dict[str, Any]:

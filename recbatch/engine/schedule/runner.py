@@ -17,13 +17,12 @@ from typing import Protocol, TypeAlias
 from recbatch.engine.lease import Lease, keeping, new_owner
 from recbatch.engine.schedule.book import Book, Entry
 from recbatch.engine.schedule.decide import Due, decide
-from recbatch.engine.schedule.errors import WrongClock
-from recbatch.engine.schedule.job import CommandJob, Job, Outcome
+from recbatch.engine.schedule.errors import RunNotStarted, WrongClock
+from recbatch.engine.schedule.job import INTERRUPTED, CommandJob, Job, Outcome
 from recbatch.engine.schedule.spec import Schedule, State, Tick, tick_name
 from recbatch.engine.schedule.ticks import COUNTED
 from recbatch.errors import RecbatchError
 
-INTERRUPTED = 130
 AHEAD_S = 300.0  # that a clock may be ahead of the store's
 _INTERRUPTED = (INTERRUPTED, 137, 143)  # by a signal: asked to stop, or killed
 
@@ -85,7 +84,8 @@ class Runner:
     def run_due(self, names: Sequence[str]) -> list[Step]:
         """Look at each schedule once, in order, and run what is due.
 
-        Raises StoreError where the archive can't be reached, WrongClock, UnknownSchedule, DamagedSchedule.
+        Raises StoreError where the archive can't be reached, WrongClock, RunNotStarted, UnknownSchedule,
+        DamagedSchedule.
         """
         steps = []
         for name in names:
@@ -140,7 +140,10 @@ class Runner:
         )
         etag = None
         if due.action == "again" and run is not None:
-            tick = replace(tick, attempt=run.tick.attempt + 1, passed_over=run.tick.passed_over)
+            earlier = run.tick
+            tick = replace(
+                tick, attempt=earlier.attempt + 1, spared=earlier.spared, passed_over=earlier.passed_over
+            )
             etag = run.etag
         elif run is not None and run.tick.state == "running":
             lost = replace(run.tick, state="lost", reason="its runner died; a later tick was due")
@@ -149,7 +152,11 @@ class Runner:
         if entry is None:
             return Step(schedule=schedule.name)
         self._say_start(schedule, tick)
-        outcome, was_lost = self._work(schedule, tick, lease)
+        try:
+            outcome, was_lost = self._work(schedule, tick, lease)
+        except (RunNotStarted, KeyboardInterrupt) as error:
+            self._leave(entry, error)
+            raise
         entry = self._finish(entry, outcome, was_lost)
         self._note_overlap(schedule, entry.tick)
         with suppress(RecbatchError):  # who may not delete here keeps them all
@@ -179,6 +186,20 @@ class Runner:
         finally:
             self._job = None
 
+    def _leave(self, entry: Entry, error: RunNotStarted | KeyboardInterrupt) -> None:
+        """Note that a run did not begin, or is left at once: the tick is taken up by the next call."""
+        never = isinstance(error, RunNotStarted)
+        tick = replace(
+            entry.tick,
+            state="interrupted",
+            exit_status=None if never else INTERRUPTED,
+            finished=self._clock.now(),
+            reason="it could not be started" if never else "it was told twice to stop",
+            spared=entry.tick.spared + 1,
+        )
+        with suppress(RecbatchError):  # it stays "running" then, and counts as one that died
+            self._book.claim(tick, etag=entry.etag)
+
     def _finish(self, entry: Entry, outcome: Outcome, was_lost: bool) -> Entry:
         status = outcome.exit_status
         state: State = "done" if status in (0, 1) else "interrupted" if status in _INTERRUPTED else "failed"
@@ -190,6 +211,7 @@ class Runner:
             finished=self._clock.now(),
             report=dict(outcome.report),
             reason=reason,
+            spared=entry.tick.spared + (self._stopping and state == "interrupted"),
         )
         written = self._book.claim(tick, etag=entry.etag)
         if written is None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from recbatch.engine.schedule.book import Book
 from recbatch.engine.schedule.decide import decide
-from recbatch.engine.schedule.errors import DamagedSchedule, UnknownSchedule
+from recbatch.engine.schedule.errors import DamagedSchedule, RunNotStarted, UnknownSchedule
 from recbatch.engine.schedule.runner import Clock, Launch, Runner, Say, Step, local_launch
 from recbatch.engine.schedule.spec import Schedule, Tick
 from recbatch.engine.signals import stop_on_signals
@@ -78,7 +78,8 @@ def run_once(
 ) -> list[Step]:
     """Run what is due, at most one tick of each schedule, and return.
 
-    Raises UnknownSchedule, WrongClock, StoreError.
+    Raises UnknownSchedule, WrongClock, RunNotStarted, StoreError; KeyboardInterrupt where a signal came before
+    anything was run.
     """
     book, clock = Book.open(archive), clock or SystemClock()
     runner = Runner(book, clock=clock, launch=launch or local_launch(submit), say=say)
@@ -89,6 +90,8 @@ def run_once(
             if wait_s is not None and wait_s <= EARLY_S:
                 clock.wait(wait_s)
                 steps = _each(runner, _names(book, name))
+    if runner.stopping and all(step.tick is None for step in steps):
+        raise KeyboardInterrupt
     return steps
 
 
@@ -135,7 +138,7 @@ def run_daemon(
                     try:
                         for step in runner.run_due([one]):
                             report(step)
-                    except (UnknownSchedule, DamagedSchedule) as error:  # the others go on
+                    except (UnknownSchedule, DamagedSchedule, RunNotStarted) as error:  # the others go on
                         say(f"{one}: {error}")
                 wait_s = _until_next(book, names, clock)
             except StoreError as error:

@@ -83,6 +83,7 @@ class Tick:
     tick: datetime  # the planned time
     state: State
     attempt: int = 1
+    spared: int = 0  # attempts that say nothing against the run: asked to stop, or never started
     passed_over: int = 0  # ticks before it, since the one on record before, that were never run
     owner: str = ""  # of the run: host, process and a random word
     lease_epoch: int = 0

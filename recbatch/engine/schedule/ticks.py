@@ -18,6 +18,7 @@ from itertools import islice, takewhile
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from recbatch.engine.schedule.errors import BadSchedule
+from recbatch.engine.schedule.wording import NEEDED, problem
 
 COUNTED = 1000  # ticks that are counted one by one; beyond, "more than" has to do
 _LEAD = timedelta(hours=4)  # more than any clock is put back
@@ -28,7 +29,7 @@ _WINDOWS = tuple(timedelta(hours=hours) for hours in (1, 26, 24 * 8, 24 * 40, 24
 def check(cron: str, timezone: str) -> None:
     """Raises BadSchedule where the expression or the zone is none, or no time ever matches."""
     if next_tick(cron, timezone, datetime.now(UTC)) is None:
-        raise BadSchedule(cron, "no time ever matches it")
+        raise BadSchedule(cron, "it is never due, since no time matches it")
 
 
 def zone(name: str) -> ZoneInfo:
@@ -48,7 +49,7 @@ def ticks(cron: str, timezone: str, after: datetime) -> Iterator[datetime]:
     where = zone(timezone)
     fields = cron.split()
     if len(fields) != 5:
-        raise BadSchedule(cron, "it needs five fields: minute, hour, day of month, month, day of week")
+        raise BadSchedule(cron, NEEDED)
     is_fixed = not (fields[0].startswith("*") or fields[1].startswith("*"))
     last = after.astimezone(UTC)
     begin, early = last.astimezone(where), (last - _LEAD).astimezone(where)
@@ -59,7 +60,7 @@ def ticks(cron: str, timezone: str, after: datetime) -> Iterator[datetime]:
     try:
         local_times = CronSim(cron, begin.replace(tzinfo=None))
     except CronSimError as error:
-        raise BadSchedule(cron, f"{error}; write it as in '0 3 * * *'") from error
+        raise BadSchedule(cron, problem(cron)) from error
     waiting: list[datetime] = []
     for local in local_times:
         first = local.replace(tzinfo=where, fold=0).astimezone(UTC)
