@@ -24,6 +24,7 @@ from recbatch.engine.actor import (
     use_threads,
 )
 from recbatch.engine.allocation import keep_freed_memory
+from recbatch.engine.compiling import warm_up
 from recbatch.engine.feed import BATCH_PIXELS, CPU_BATCH_PIXELS, Feed, Outcome, Ready, slices_of
 from recbatch.engine.plan import Shard
 from recbatch.engine.recompress_plan import FROM_LOSSY, FROM_SOURCE, ArchivedItem
@@ -91,7 +92,7 @@ class RecompressWorker:
         self._decoder: Decoder | None = None
         use_threads(job.threads)
         keep_freed_memory()
-        self._codec.warm_up()
+        warm_up(self._codec, job.settings)
 
     def run(self, shard: Shard[Item], watch: Watch) -> ShardResult:
         use_threads(self._job.threads)

@@ -77,6 +77,8 @@ def test_s3_addresses_are_normalised_and_plain_http_is_allowed_only_where_named(
 ) -> None:
     monkeypatch.delenv("AWS_S3_ALLOW_UNSAFE_RENAME", raising=False)
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     assert Store("s3a://bucket/a/b/").table_uri == "s3://bucket/a/b"
     assert "AWS_ALLOW_HTTP" not in (Store("s3://bucket/a").storage_options or {})
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")

@@ -144,13 +144,21 @@ def test_an_object_store_is_asked_for_nothing_ahead(
 ) -> None:
     add(*(lossless(f"{number:02}", 200_000, preview=5_000) for number in range(30)))
     asked: list[int] = []
-    get_range = obstore.get_range
+    get_range, get_ranges = obstore.get_range, obstore.get_ranges
 
     def counted(store: Any, name: str, *, start: int, end: int) -> Any:
         asked.append(end - start)
         return get_range(store, name, start=start, end=end)
 
+    def all_counted(store: Any, name: str, *, starts: list[int], ends: list[int], coalesce: int) -> Any:
+        reached = 0
+        for start, end in sorted(zip(starts, ends, strict=True)):
+            asked.append(end - (reached if reached and start - reached <= coalesce else start))
+            reached = end
+        return get_ranges(store, name, starts=starts, ends=ends, coalesce=coalesce)
+
     monkeypatch.setattr(obstore, "get_range", counted)
+    monkeypatch.setattr(obstore, "get_ranges", all_counted)
     files = archive.files()
     monkeypatch.setitem(archive.store.__dict__, "files", S3Files(LocalStore(archive.url)))
     assert sum(len(row.preview or b"") for row in archive.records(["preview"])) == 150_000

@@ -28,8 +28,10 @@ def test_rows_are_coded_again_from_their_sources_and_the_old_version_stays(place
             assert getattr(row, name) == getattr(rows[row.key], name)
     assert versions(before)[0].replaced == 6
     assert verify(before).ok
-    run = read_runs(before)[0]
-    assert (run.job, run.state, run.archived, run.settings["stamp"]) == ("recompress", "finished", 6, "two")
+    (run,) = (
+        run for run in read_runs(before) if run.job == "recompress"
+    )  # both began within a second, perhaps
+    assert (run.state, run.archived, run.settings["stamp"]) == ("finished", 6, "two")
 
 
 def test_rows_that_have_the_settings_are_left_alone(place):
