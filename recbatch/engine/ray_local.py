@@ -14,6 +14,7 @@ import recbatch
 from recbatch.engine.cluster_errors import ClusterAddressUnusable, ClusterUnreachable, RayDidNotStart
 from recbatch.engine.errors import NotEnoughResources
 from recbatch.engine.head import find_token, one_line, refused
+from recbatch.engine.signals import unchanged_sigterm
 
 OBJECT_STORE_BYTES = 200 << 20  # keys travel through Ray, not pixels
 PROBE_S = 5.0
@@ -40,11 +41,12 @@ def connect(workers: int, *, gpus: float = 0) -> bool:
     prepare(local=address in ("", "local"))
     ray = load()
     owned = not ray.is_initialized()
-    if owned and address not in ("", "local"):
-        join(ray, address)
-    elif owned:
-        find_package()
-        start(ray, workers)
+    with unchanged_sigterm():
+        if owned and address not in ("", "local"):
+            join(ray, address)
+        elif owned:
+            find_package()
+            start(ray, workers)
     present = ray.cluster_resources().get("GPU", 0.0)
     if gpus > present:  # an actor that can't be placed never fails, it stays pending
         if owned:

@@ -53,3 +53,24 @@ def stop_on_signals(notify: Callable[[str], None]) -> Iterator[StopFlag]:
         _flags.remove(flag)
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def unchanged_sigterm() -> Iterator[None]:
+    """Around what installs a handler of its own for SIGTERM, as the start of Ray does: one from before comes back.
+
+    Ray's own leaves by SystemExit; here that is an interruption as any other.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as leave:
+        if leave.code == signal.SIGTERM:
+            raise KeyboardInterrupt from leave
+        raise
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGTERM, before)

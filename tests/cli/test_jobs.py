@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -188,16 +189,21 @@ def test_the_demo_shows_a_table_and_refuses_a_folder_of_others(
     assert (taken / "letter.txt").exists()
 
 
-def test_an_interrupt_is_status_130(run: Run, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_status_130(
+    run: Run, archive: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
     import recbatch
 
     def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
+    before = signal.getsignal(number)
     monkeypatch.setattr(recbatch, "open", interrupted, raising=False)
     outcome = run("ls", archive)
     assert outcome.status == 130
     assert "run the same command again" in outcome.err
+    assert signal.getsignal(number) == before
 
 
 def test_json_documents_are_single_lines(run: Run, archive: Path) -> None:

@@ -1,6 +1,7 @@
 """A signal in the middle of a shard: what is done of it is handed in, committed, and not done again."""
 
 import signal
+import sys
 
 import pytest
 from engine_fakes import FakeSettings, fill
@@ -9,6 +10,7 @@ from recbatch.archive import Archive
 from recbatch.engine import events, watch
 from recbatch.engine.feed import WINDOW_IMAGES
 from recbatch.engine.processes import ProcessPool
+from recbatch.engine.signals import unchanged_sigterm
 
 IMAGES = 5 * WINDOW_IMAGES
 NAMES = [f"{number:04d}.png" for number in range(IMAGES)]
@@ -83,3 +85,23 @@ def test_what_is_done_of_a_shard_is_told_and_counts_once(interrupted):
     assert working[0].bytes_in == 100 * WINDOW_IMAGES
     done = next(place for place, event in enumerate(told) if isinstance(event, events.ShardDone))
     assert told.index(working[1]) < done  # no display ever shows both
+
+
+def start_of_a_library():
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_handler_that_a_library_installs_for_sigterm_does_not_stay():
+    def ours(number, frame):
+        raise AssertionError
+
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        with pytest.raises(KeyboardInterrupt), unchanged_sigterm():
+            start_of_a_library()
+        assert signal.getsignal(signal.SIGTERM) is ours
+        with pytest.raises(SystemExit), unchanged_sigterm():
+            sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
