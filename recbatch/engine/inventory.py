@@ -281,7 +281,8 @@ def _read_parquet(place: str, file: BinaryIO) -> Iterator[Row]:
         names = parquet.schema_arrow.names
         where = {ours: names[index] for ours, index in _columns(place, names).items()}
         number = 0
-        for batch in parquet.iter_batches(columns=list(where.values())):
+        # in this thread: one of Arrow's that still holds bytes of ours at the end would abort the process
+        for batch in parquet.iter_batches(columns=list(where.values()), use_threads=False):
             columns = {ours: _values(batch.column(name)) for ours, name in where.items()}
             for values in zip(*columns.values(), strict=True):
                 number += 1
