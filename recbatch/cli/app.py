@@ -146,10 +146,10 @@ def sigterm_interrupts() -> Iterator[None]:
 
 def call(words: list[str]) -> int:
     logs.use(logs.asked(words, os.environ))
-    command = typer.main.get_command(app)
-    if "_RECBATCH_COMPLETE" in os.environ:
-        command.main(args=words, prog_name="recbatch")  # the shell asks for completions; this exits
     try:
+        command = typer.main.get_command(app)
+        if "_RECBATCH_COMPLETE" in os.environ:
+            command.main(args=words, prog_name="recbatch")  # the shell asks for completions; this exits
         context = command.make_context("recbatch", words.copy(), default_map=defaults(command))
         with context:
             command.invoke(context)

@@ -191,7 +191,10 @@ def test_a_job_is_asked_to_stop_by_sigterm_and_one_that_does_not_is_killed(tmp_p
         children[1].suspend()
         for job in (willing, stubborn):
             job.stop()
-        assert willing.wait().exit_status == 0
+        assert willing.wait().exit_status in (
+            0,
+            130,
+        )  # it waited for its next tick, or was still on its way there
         assert stubborn.wait().exit_status == 137
     finally:
         for child in children:
