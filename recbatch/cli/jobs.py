@@ -244,9 +244,10 @@ def run_lines(run: RunStatus) -> list[str]:
     state = run.state_at()
     of = f" of {run.planned:,}" if run.planned else ""
     underway = run.underway if state == "running" else 0
-    parts = [f"{run.done + underway:,}{of} images"]
+    images = "image" if (run.planned or run.done) == 1 else "images"
+    parts = [f"{run.done + underway:,}{of} {images}"]
     if run.quarantined:
-        parts.append(f"{run.quarantined:,} quarantined")
+        parts.append(f"{run.quarantined:,} {'kept' if run.job == 'recompress' else 'quarantined'}")
     if run.bytes_in:
         parts.append(f"{bytes_text(run.bytes_in)} in, {bytes_text(run.bytes_out)} out")
     if state == "running" and run.eta_s is not None:

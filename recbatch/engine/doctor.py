@@ -84,7 +84,7 @@ def cluster(address: str) -> Iterator[Check]:
         token, place = head.find_token(os.environ)
         versions = head.check(address, token, place, allow_version_skew=False)
     except RecbatchError as error:
-        yield of_error(address, error)
+        yield of_error(address.rpartition("@")[2], error)  # what stands before it may be a secret
         return
     accepted = f"token from {place}" if token else "no token asked for"
     yield ok(address, f"Ray {versions.ray}, Python {versions.python or 'not told'}; {accepted}")

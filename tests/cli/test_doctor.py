@@ -403,3 +403,10 @@ def test_a_source_is_told_from_an_archive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("ahead_s", "state"), [(5, "ok"), (-100, "warning"), (1000, "problem")])
 def test_a_wrong_clock_is_told(ahead_s: float, state: str) -> None:
     assert _clocks("s3://b", ahead_s).state == state
+
+
+def test_a_password_in_the_clusters_address_is_not_repeated() -> None:
+    (check,) = doctor.cluster("http://me:hidden@127.0.0.1:8265")
+    assert check.state is State.problem
+    assert "password" in check.text
+    assert "hidden" not in check.name + check.text + check.remedy
