@@ -22,7 +22,8 @@ from recbatch.codec.types import (
 
 if TYPE_CHECKING:
     from recbatch.codec.decoder import Decoder, is_stream, read_any
-    from recbatch.codec.image_codec import ImageCodec, NotWithoutLoss, VerificationFailed, models_of
+    from recbatch.codec.image_codec import ImageCodec, NotWithoutLoss, VerificationFailed
+    from recbatch.codec.needed import models_of
 
 _HOMES = {
     "Decoder": "decoder",
@@ -30,7 +31,7 @@ _HOMES = {
     "NotWithoutLoss": "image_codec",
     "VerificationFailed": "image_codec",
     "is_stream": "decoder",
-    "models_of": "image_codec",
+    "models_of": "needed",
     "read_any": "decoder",
 }
 

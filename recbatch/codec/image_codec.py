@@ -12,10 +12,11 @@ from recbatch.codec import jpeg
 from recbatch.codec.auto import Auto, exact_settings
 from recbatch.codec.coding import Coding, LosslessCoding, LossyCoding
 from recbatch.codec.decoder import Decoder
+from recbatch.codec.needed import models_of
 from recbatch.codec.original import keep
 from recbatch.codec.quality import ms_ssim, psnr
 from recbatch.codec.rate import TargetOutOfReach
-from recbatch.codec.types import DEFAULT_MODELS, Encoded, Settings, Source
+from recbatch.codec.types import Encoded, Settings, Source
 from recbatch.errors import ImageError, RecbatchError
 from recbatch.images import KeepOriginal, Picture, picture_size, pixels_sha256, read_picture
 from recbatch.images.png import recipe
@@ -263,25 +264,6 @@ def _difference(source: Picture, restored: Picture, *, lossless: bool) -> str:
     return ""
 
 
-def models_of(settings: Settings) -> list[tuple[bytes, bytes]]:
-    """Digest (32 bytes) and safetensors bytes of the models that these settings need.
-
-    The one that ``settings.model`` names, for previews the lossy one whose latents it knows, and a lossless one
-    for ``auto``. Raises UnknownModel, WrongModel, BadWeights.
-    """
-    if settings.mode == "original":
-        return []
-    files = [weights.read(settings.model)]
-    weights.check_kind(files[0], "photo" if settings.mode == "lossy" else "exact", name=settings.model)
-    if settings.auto:
-        files.append(weights.read(DEFAULT_MODELS["lossless"]))
-    if settings.mode == "lossless" and settings.preview:
-        head = weights.parse(files[0])[0].get("synthesis.latents_of")
-        if head is not None:
-            files.append(weights.find(head.numpy().tobytes()))
-    return [(weights.digest(data), data) for data in files]
-
-
 def _finder(files: Sequence[bytes]) -> Callable[[bytes], bytes]:
     """Weights by the head of their digest: these files, or the package's."""
     known = {weights.digest(data): data for data in files}
@@ -293,6 +275,3 @@ def _finder(files: Sequence[bytes]) -> Callable[[bytes], bytes]:
         return weights.find(head)
 
     return find
-
-
-__all__ = ["ImageCodec", "NotWithoutLoss", "VerificationFailed", "models_of"]

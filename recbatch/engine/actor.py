@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from recbatch import __version__
 from recbatch.engine import errors
 from recbatch.engine.allocation import keep_freed_memory
+from recbatch.engine.compiling import warm_up
 from recbatch.engine.feed import BATCH_PIXELS, CPU_BATCH_PIXELS, Feed, Outcome, Ready
 from recbatch.engine.plan import Shard
 from recbatch.engine.resources import cpus_available
@@ -83,7 +84,7 @@ class EncodeWorker:
         )
         use_threads(job.threads)
         keep_freed_memory()
-        self._codec.warm_up()  # compiling counts as start-up, not as the first image's time
+        warm_up(self._codec, job.settings)  # compiling counts as start-up, not as the first image's time
 
     def run(self, shard: Shard[Item], watch: Watch) -> ShardResult:
         use_threads(self._job.threads)  # again: both libraries keep this count per thread

@@ -10,11 +10,9 @@ import logging
 import os
 import re
 import shlex
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any, TypeVar
 
 from recbatch.engine import head, ray_local
@@ -28,6 +26,7 @@ from recbatch.engine.cluster_errors import (
 )
 from recbatch.engine.orders import OURS, JobState, Order, Submitted, attempt_of, state_of
 from recbatch.engine.package import write_package
+from recbatch.engine.scratch import scratch
 
 STOP_WAIT_S = 60  # between SIGTERM and SIGKILL; Ray's 3 s are too few to commit what is finished
 POLL_S = 0.5
@@ -232,9 +231,9 @@ class Cluster:
         if order.image:
             environment["image_uri"] = order.image
         size = 0
-        with tempfile.TemporaryDirectory(prefix="recbatch-") as folder:
+        with scratch() as folder:
             if order.code == "package":
-                package = Path(folder) / "recbatch.zip"
+                package = folder / "recbatch.zip"
                 size = write_package(package)
                 environment["working_dir"] = str(package)
             try:

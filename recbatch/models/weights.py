@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from recbatch.errors import CorruptData, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor  # the driver of a job reads weights, and needs no torch
 
 ZOO = resources.files("recbatch.models") / "zoo"
 DIGEST_HEAD = 8  # bytes of a digest that a stream carries
@@ -95,6 +97,19 @@ def parse(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
         return dict(load(data)), dict(metadata)
     except (SafetensorError, ValueError, struct.error, AttributeError) as e:
+        raise BadWeights("?", str(e).splitlines()[0]) from e
+
+
+def stored(data: bytes, name: str) -> bytes | None:
+    """The bytes of one tensor as the file holds them; None where it holds none of this name. Raises BadWeights."""
+    try:
+        (length,) = struct.unpack_from("<Q", data)
+        found = json.loads(data[8 : 8 + length]).get(name)
+        if found is None:
+            return None
+        begin, end = found["data_offsets"]
+        return data[8 + length + begin : 8 + length + end]
+    except (ValueError, TypeError, KeyError, struct.error, AttributeError) as e:
         raise BadWeights("?", str(e).splitlines()[0]) from e
 
 

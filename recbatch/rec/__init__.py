@@ -8,9 +8,22 @@ decoded value is integers (``tables``, ``noise``); floats, in the encoder, only 
 The contract is ``base``, the format of the payload ``docs/format.md``, the law and its measurements ``docs/theory.md``.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from recbatch.rec.base import Bits as Bits
 from recbatch.rec.base import Coder as Coder
 from recbatch.rec.base import Reader as Reader
 from recbatch.rec.base import Writer as Writer
-from recbatch.rec.coders.registry import coder as coder
-from recbatch.rec.tables import Tables as Tables
+
+if TYPE_CHECKING:
+    from recbatch.rec.coders.registry import coder as coder
+    from recbatch.rec.tables import Tables as Tables
+
+_HOMES = {"coder": "coders.registry", "Tables": "tables"}  # imported when first used: tables need numba
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

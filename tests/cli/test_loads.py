@@ -62,3 +62,14 @@ def test_a_reader_that_has_enough_is_no_error(lines: int) -> None:
         errors = child.stderr.read()
         assert child.wait() == 0
     assert errors == b""
+
+
+def test_the_driver_of_a_job_names_its_models_without_the_networks() -> None:
+    script = (
+        "import sys; from recbatch.api.common import make_settings; from recbatch.codec import models_of;"
+        "[models_of(make_settings(**how)) for how in ({}, {'quality': 50, 'auto': True})];"
+        "import recbatch.engine.compress;"
+        "print(*{m.split('.')[0] for m in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) & {"torch", "numba", "ray"} == set()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from recbatch.errors import UsageError
 from recbatch.rec.base import Coder
-from recbatch.rec.tables import Tables
+
+if TYPE_CHECKING:
+    from recbatch.rec.tables import Tables
 
 NUMBERS: Mapping[str, int] = {"trellis": 1, "irec": 2}
 
