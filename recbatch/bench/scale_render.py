@@ -21,20 +21,12 @@ NOTE = (
 
 
 def _planning(result: Scale) -> Table:
-    table = Table(title="A job's driver, by the size of its source", box=SIMPLE_HEAD)
+    table = Table(title="A job's driver, by the size of its source", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in (
-        "images",
-        "listed",
-        "sort s",
-        "compare s",
-        "store plan s",
-        "shards",
-        "drive s",
-        "ms a shard",
+        *("images", "listed", "sort\ns", "compare\ns", "store\nplan s", "shards", "drive\ns", "ms a\nshard"),
+        *("commits", "commit\ns", "peak\nMB", "of it the\nplan's", "scratch\nMB", "log\nMB"),
     ):
-        table.add_column(name, justify="right")
-    for name in ("commits", "commit s", "peak RSS MB", "of that the plan's", "scratch MB", "log MB"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in result.planning:
         table.add_row(
             f"{row.images:,}",

@@ -17,7 +17,6 @@ import pytest
 from rich.console import Console, RenderableType
 
 from recbatch.bench import (
-    BENCHMARKS,
     LossyResult,
     RecResult,
     SpeedResult,
@@ -458,7 +457,3 @@ def test_images_are_spread_over_the_folder(folder: Path, tmp_path: Path) -> None
         load_images(tmp_path / "missing")
     with pytest.raises(UnknownModel):
         load_weights("no such model")
-
-
-def test_benchmarks_are_listed_by_their_commands() -> None:
-    assert set(BENCHMARKS) == {"lossless", "lossy", "rec", "speed"}
