@@ -131,7 +131,7 @@ def answers(pool, count, timeout_s=60.0):
 
 
 def test_nodes_come_go_and_die_under_a_job_and_every_image_is_archived_once(tmp_path, nodes):
-    names = [f"{number:03d}.png" for number in range(240)]
+    names = [f"{number:03d}.png" for number in range(170)]
     written = fill(tmp_path / "in", names)
     first, late = nodes.add(num_cpus=1), []
     told, done = [], Counter()
@@ -158,7 +158,7 @@ def test_nodes_come_go_and_die_under_a_job_and_every_image_is_archived_once(tmp_
         progress=progress,
     )
     assert not steps
-    assert (report.images, report.quarantined) == (240, 0)
+    assert (report.images, report.quarantined) == (170, 0)
     died = [event for event in told if isinstance(event, events.ActorDied)]
     assert {(event.attempt, event.action) for event in died} <= {(1, "retry")}, died  # no shard is suspected
     assert report.deaths >= 2  # with the node that died, and with the one that was taken away
