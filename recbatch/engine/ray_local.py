@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import recbatch
 from recbatch.engine.cluster_errors import ClusterAddressUnusable, ClusterUnreachable, RayDidNotStart
 from recbatch.engine.errors import NotEnoughResources
 from recbatch.engine.head import find_token, one_line, refused
-from recbatch.engine.signals import unchanged_sigterm
+from recbatch.engine.signals import deferred_sigterm
 
 OBJECT_STORE_BYTES = 200 << 20  # keys travel through Ray, not pixels
 PROBE_S = 5.0
@@ -41,12 +44,17 @@ def connect(workers: int, *, gpus: float = 0) -> bool:
     prepare(local=address in ("", "local"))
     ray = load()
     owned = not ray.is_initialized()
-    with unchanged_sigterm():
-        if owned and address not in ("", "local"):
-            join(ray, address)
-        elif owned:
-            find_package()
-            start(ray, workers)
+    try:
+        with deferred_sigterm(), without_its_handler():
+            if owned and address not in ("", "local"):
+                join(ray, address)
+            elif owned:
+                find_package()
+                start(ray, workers)
+    except KeyboardInterrupt:
+        if owned:
+            disconnect()
+        raise
     present = ray.cluster_resources().get("GPU", 0.0)
     if gpus > present:  # an actor that can't be placed never fails, it stays pending
         if owned:
@@ -114,6 +122,25 @@ def start(ray: Any, workers: int) -> None:
             disconnect()
             if attempt == STARTS:
                 raise RayDidNotStart(STARTS, one_line(str(error))) from error
+
+
+@contextlib.contextmanager
+def without_its_handler() -> Iterator[None]:
+    """Keep Ray from setting a handler of SIGTERM, which leaves its start by SystemExit; that aborts the process then.
+
+    Only where there is one of ours; the switch is a private function, so a Ray without it does as ever.
+    """
+    utils: Any = import_module("ray._private.utils")
+    name = "set_sigterm_handler"
+    theirs = getattr(utils, name, None)
+    if theirs is None or not callable(signal.getsignal(signal.SIGTERM)):
+        yield
+        return
+    setattr(utils, name, lambda handler: None)
+    try:
+        yield
+    finally:
+        setattr(utils, name, theirs)
 
 
 def probe(address: str, *, grpc: bool) -> None:

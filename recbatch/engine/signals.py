@@ -56,21 +56,27 @@ def stop_on_signals(notify: Callable[[str], None]) -> Iterator[StopFlag]:
 
 
 @contextmanager
-def unchanged_sigterm() -> Iterator[None]:
-    """Around what installs a handler of its own for SIGTERM, as the start of Ray does: one from before comes back.
+def deferred_sigterm() -> Iterator[None]:
+    """Around what can't be left midway: SIGTERM does what it did before, once that is over; a second one ends it.
 
-    Ray's own leaves by SystemExit; here that is an interruption as any other.
+    Where nothing was to be made of SIGTERM, all stays as it is.
     """
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    if not main or not callable(before):
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    came: list[int] = []
+
+    def keep(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    signal.signal(signal.SIGTERM, keep)
     try:
         yield
-    except SystemExit as leave:
-        if leave.code == signal.SIGTERM:
-            raise KeyboardInterrupt from leave
-        raise
     finally:
-        if callable(before):
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
+    if came:
+        signal.raise_signal(signal.SIGTERM)

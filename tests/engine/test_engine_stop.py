@@ -1,7 +1,6 @@
 """A signal in the middle of a shard: what is done of it is handed in, committed, and not done again."""
 
 import signal
-import sys
 
 import pytest
 from engine_fakes import FakeSettings, fill
@@ -10,7 +9,7 @@ from recbatch.archive import Archive
 from recbatch.engine import events, watch
 from recbatch.engine.feed import WINDOW_IMAGES
 from recbatch.engine.processes import ProcessPool
-from recbatch.engine.signals import unchanged_sigterm
+from recbatch.engine.signals import deferred_sigterm
 
 IMAGES = 5 * WINDOW_IMAGES
 NAMES = [f"{number:04d}.png" for number in range(IMAGES)]
@@ -87,21 +86,16 @@ def test_what_is_done_of_a_shard_is_told_and_counts_once(interrupted):
     assert told.index(working[1]) < done  # no display ever shows both
 
 
-def start_of_a_library():
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as Ray does
-    signal.raise_signal(signal.SIGTERM)
-
-
-def test_a_handler_that_a_library_installs_for_sigterm_does_not_stay():
-    def ours(number, frame):
-        raise AssertionError
-
-    before = signal.signal(signal.SIGTERM, ours)
+def test_sigterm_waits_for_the_end_of_what_cant_be_left_midway():
+    came, steps = [], []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     try:
-        with pytest.raises(KeyboardInterrupt), unchanged_sigterm():
-            start_of_a_library()
-        assert signal.getsignal(signal.SIGTERM) is ours
-        with pytest.raises(SystemExit), unchanged_sigterm():
-            sys.exit(1)
+        with deferred_sigterm():
+            signal.raise_signal(signal.SIGTERM)
+            steps.append(list(came))
+        assert (steps, came) == ([[]], [signal.SIGTERM])
+        with deferred_sigterm():
+            pass
+        assert came == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
