@@ -42,7 +42,7 @@ def connect(workers: int, *, gpus: float = 0) -> bool:
     """
     address = os.environ.get("RAY_ADDRESS", "")
     prepare(local=address in ("", "local"))
-    ray = load()
+    ray = first_load()
     owned = not ray.is_initialized()
     try:
         with deferred_sigterm(), without_its_handler():
@@ -177,6 +177,18 @@ def probe(address: str, *, grpc: bool) -> None:
 def load() -> Any:
     """Ray, whose own annotations know little of what it accepts."""
     return import_module("ray")
+
+
+def first_load() -> Any:
+    """Ray for a driver: SIGTERM is no crash there, whose stack would have to be printed. Its workers keep that."""
+    name = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, "1")  # read when Ray is imported
+    try:
+        return load()
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 def disconnect() -> None:
