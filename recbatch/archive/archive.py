@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,13 +31,15 @@ from recbatch.archive.errors import (
     VersionGone,
 )
 from recbatch.archive.merging import merged
-from recbatch.archive.reader import active_files, in_range, known_columns, read_tables
+from recbatch.archive.reader import active_files, in_range, known_columns, read_tables, within
 from recbatch.archive.schema import (
     FORMAT,
     FORMAT_PROPERTY,
     TABLE,
+    TABLE_PROPERTIES,
     DataFile,
     Record,
+    is_whole,
     schema_problem,
     table_to_records,
 )
@@ -49,14 +50,6 @@ from recbatch.archive.writer import write_records
 Default = TypeVar("Default")
 
 MODELS = f"{LEDGER}/models"
-TABLE_PROPERTIES = {
-    FORMAT_PROPERTY: FORMAT,
-    "delta.checkpointInterval": "10",
-    # else every commit of an old table deletes log entries, and fails where its writer may not; vacuum does it instead
-    "delta.enableExpiredLogCleanup": "false",
-    # without it deltalake's own dataset takes the bounds that other columns lack for "null", and filters to nothing
-    "delta.dataSkippingStatsColumns": "key",
-}
 
 
 class Known(NamedTuple):
@@ -198,10 +191,15 @@ class Archive:
             raise VersionGone(self.url, self._version)
 
     def _read(
-        self, file: DataFile, columns: Sequence[str], keys: Collection[str] | None = None
+        self,
+        file: DataFile,
+        columns: Sequence[str],
+        keys: Collection[str] | None = None,
+        *,
+        checked: bool = True,
     ) -> Iterator[pa.Table]:
         with self._swept():
-            yield from read_tables(self._store, file.path, columns, keys=keys)
+            yield from read_tables(self._store, file.path, columns, keys=keys, checked=checked)
 
     @contextmanager
     def _swept(self) -> Iterator[None]:
@@ -240,9 +238,22 @@ class Archive:
     def _find(self, key: str, columns: Iterable[str] | None) -> Record | None:
         names = known_columns(columns, whole=True)
         for file in in_range(self.files(), key, key):
-            for table in self._read(file, names, [key]):
+            if (table := self._row(file, names, key)) is not None:
                 return table_to_records(table)[0]
         return None
+
+    def _row(self, file: DataFile, names: list[str], key: str) -> pa.Table | None:
+        """The key's row, if it stands in this file. Of a damaged page it comes where its own stream is whole."""
+        try:
+            return next(self._read(file, names, [key]), None)
+        except CorruptArchive as error:
+            if "stream" not in names:
+                raise
+            digested = known_columns([*names, "stream_sha256"])
+            table = next(self._read(file, digested, [key], checked=False), None)
+            if table is not None and not is_whole(table_to_records(table)[0]):
+                raise error from None
+            return table
 
     def records(
         self,
@@ -251,6 +262,7 @@ class Archive:
         *,
         keys: Collection[str] | None = None,
         files: Collection[str] | None = None,
+        checked: bool = True,
     ) -> Iterator[Record]:
         """Rows as records, one row group in memory at a time.
 
@@ -260,9 +272,10 @@ class Archive:
             where: an SQL condition over the columns; other rows' streams are not read.
             keys: only these rows.
             files: only rows of these data files, by their paths.
+            checked: False takes streams out of damaged pages too, as they are: compare them with ``stream_sha256``.
         """
         names = known_columns(columns, whole=True)
-        for table in self.tables(names, where, keys=keys, files=files):
+        for table in self.tables(names, where, keys=keys, files=files, checked=checked):
             yield from table_to_records(table)
 
     def tables(
@@ -272,6 +285,7 @@ class Archive:
         *,
         keys: Collection[str] | None = None,
         files: Collection[str] | None = None,
+        checked: bool = True,
     ) -> Iterator[pa.Table]:
         """The same rows as Arrow tables, one for each row group that has any.
 
@@ -287,9 +301,9 @@ class Archive:
             if files is not None and file.path not in files:
                 continue
             if order is None:
-                yield from self._read(file, names)
+                yield from self._read(file, names, checked=checked)
             elif mine := within(order, file.min_key, file.max_key):
-                yield from self._read(file, names, mine)
+                yield from self._read(file, names, mine, checked=checked)
 
     def to_arrow(self, columns: Iterable[str] | None = None, where: str | None = None) -> pa.Table:
         """All these rows in memory at once, as ``tables`` gives them."""
@@ -449,11 +463,6 @@ _VALUE_ERROR = re.compile(r"cast|divide ?by ?zero|overflow|Compute error", re.IG
 def _without_list(text: str) -> str:
     """DataFusion names all the columns after an unknown one; docs and 'recbatch info' do that better."""
     return re.split(r"\.? (?:Valid fields are|Candidate functions)", text)[0]
-
-
-def within(ordered: Sequence[str], low: str, high: str) -> Sequence[str]:
-    """The part of the sorted keys that lies in [low, high]."""
-    return ordered[bisect_left(ordered, low) : bisect_right(ordered, high)]
 
 
 def _open_version(url: str, version: int) -> Archive:

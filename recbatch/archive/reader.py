@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -108,6 +108,28 @@ def read_group(store: Store, path: str, file: pq.ParquetFile, group: int, column
         raise unreadable(store, path, error) from error
 
 
+def read_suspect(
+    store: Store, path: str, file: pq.ParquetFile, group: int, columns: Sequence[str]
+) -> pa.Table:
+    """A row group, even where pages of streams are damaged: what is left of them is in it then.
+
+    Each stream is covered by its row's SHA-256, which tells damage as well. No other column is, so damage in those is
+    an error still.
+    """
+    try:
+        return read_group(store, path, file, group, columns)
+    except CorruptArchive as error:
+        light = [name for name in columns if name not in HEAVY_COLUMNS]
+        if len(light) == len(columns):
+            raise
+        read_group(store, path, file, group, light)
+        try:
+            with opened(store, path, checksums=False) as unchecked:
+                return read_group(store, path, unchecked, group, columns)
+        except CorruptArchive:
+            raise error from None  # not even so
+
+
 def key_range(file: pq.ParquetFile, group: int) -> tuple[str, str] | None:
     """Smallest and largest key of a row group by its statistics; None when it has none."""
     row_group = file.metadata.row_group(group)
@@ -140,9 +162,19 @@ def read_keys(store: Store, path: str, *, among: Sequence[str] | None = None) ->
 
 
 def read_tables(
-    store: Store, path: str, columns: Sequence[str], *, keys: Collection[str] | None = None
+    store: Store,
+    path: str,
+    columns: Sequence[str],
+    *,
+    keys: Collection[str] | None = None,
+    checked: bool = True,
 ) -> Iterator[pa.Table]:
-    """The file's rows, a row group at a time; with ``keys`` only those, and only what they need is read."""
+    """The file's rows, a row group at a time; with ``keys`` only those, and only what they need is read.
+
+    Unless ``checked``, streams come out of damaged pages too, as they are: each row's own SHA-256 tells whether its
+    stream is whole.
+    """
+    read = read_group if checked else read_suspect
     wanted = None if keys is None else sorted(keys)
     wanted_array = None if wanted is None else pa.array(wanted, pa.string())
     with opened(store, path) as file:
@@ -150,7 +182,7 @@ def read_tables(
         heavy = not HEAVY_COLUMNS.isdisjoint(present)
         for group in range(file.num_row_groups):
             if wanted is None:
-                yield completed(read_group(store, path, file, group, present), columns)
+                yield completed(read(store, path, file, group, present), columns)
                 continue
             bounds = key_range(file, group)
             if bounds is not None and not touches(wanted, *bounds):
@@ -159,7 +191,7 @@ def read_tables(
                 mask = _mask(read_group(store, path, file, group, ["key"]), wanted_array)
                 if not pc.any(mask).as_py():
                     continue
-            table = read_group(store, path, file, group, _with_key(present))
+            table = read(store, path, file, group, _with_key(present))
             table = table.filter(_mask(table, wanted_array))
             if table.num_rows:
                 yield completed(table, columns)
@@ -191,3 +223,8 @@ def known_columns(columns: Iterable[str] | None, *, whole: bool = False) -> list
 def in_range(files: Iterable[DataFile], low: str, high: str) -> list[DataFile]:
     """The files whose key range meets [low, high]."""
     return [file for file in files if file.min_key <= high and low <= file.max_key]
+
+
+def within(ordered: Sequence[str], low: str, high: str) -> Sequence[str]:
+    """The part of the sorted keys that lies in [low, high]."""
+    return ordered[bisect_left(ordered, low) : bisect_right(ordered, high)]

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recbatch.archive.errors import CorruptArchive, DuplicateKey
-from recbatch.archive.reader import in_range, opened, read_group, read_keys
-from recbatch.archive.schema import COLUMNS, HEAVY_COLUMNS, TABLE, DataFile, completed
+from recbatch.archive.reader import in_range, opened, read_group, read_keys, read_suspect
+from recbatch.archive.schema import COLUMNS, TABLE, DataFile, completed
 from recbatch.archive.store import Store
 from recbatch.archive.writer import write_tables
 
@@ -99,21 +99,15 @@ def _whole_group(
 ) -> pa.Table:
     """A row group, even where pages of streams are damaged: those that stay are copied with what is left of them.
 
-    Nothing is hidden by that: each stream is covered by its row's SHA-256, so a verification finds what it found
-    before. No other column is, so damage in those is an error still.
+    Nothing is hidden by that: a verification finds what it found before.
     """
     try:
-        return read_group(store, old.path, file, group, names)
-    except CorruptArchive as error:
+        return read_suspect(store, old.path, file, group, names)
+    except CorruptArchive:
         keys = read_group(store, old.path, file, group, ["key"])
         if doomed.issuperset(keys.column("key").to_pylist()):
             return keys  # none of the rows stays
-        read_group(store, old.path, file, group, [name for name in names if name not in HEAVY_COLUMNS])
-        try:
-            with opened(store, old.path, checksums=False) as unchecked:
-                return read_group(store, old.path, unchecked, group, names)
-        except CorruptArchive:
-            raise error from None  # not even so: rows that ought to stay would be lost
+        raise  # rows that ought to stay would be lost
 
 
 def _chain(first: pa.Table, others: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -14,6 +14,14 @@ from recbatch.archive.errors import InvalidRecord
 
 FORMAT = "1"  # table property recbatch.format; a reader refuses a higher major
 FORMAT_PROPERTY = "recbatch.format"
+TABLE_PROPERTIES = {
+    FORMAT_PROPERTY: FORMAT,
+    "delta.checkpointInterval": "10",
+    # else every commit of an old table deletes log entries, and fails where its writer may not; vacuum does it instead
+    "delta.enableExpiredLogCleanup": "false",
+    # without it deltalake's own dataset takes the bounds that other columns lack for "null", and filters to nothing
+    "delta.dataSkippingStatsColumns": "key",
+}
 
 _DIGEST_BYTES = 32
 
@@ -176,6 +184,13 @@ def check_record(record: Record) -> None:
         )
     if record.preview is not None and not (record.preview and record.stream.startswith(record.preview)):
         raise refuse("its preview is not the beginning of its stream")
+
+
+def is_whole(record: Record) -> bool:
+    """Whether a row's stream is the one that was archived; a row without one has nothing to lose."""
+    if record.stream is None:
+        return record.stream_sha256 is None
+    return hashlib.sha256(record.stream).digest() == record.stream_sha256
 
 
 def records_to_table(records: Sequence[Record], *, created_at: dt.datetime) -> pa.Table:

@@ -64,8 +64,15 @@ def report_lines(report: Report, *, archive: str) -> list[str]:
 def remedy_line(report: Report, archive: str) -> str:
     if report.kind == "restore":
         first = "; ".join(f"{key} [{code}]" for key, code, _ in report.failures[:3])
-        return f"{count(report.quarantined, 'image')} could not be restored: {first}"
+        return f"{count(report.quarantined, 'image')} could not be restored{unnamed_text(report)}: {first}"
     return (
         f"{count(report.quarantined, 'image')} quarantined: see them with "
         f"recbatch ls {archive} --long --where \"status = 'quarantined'\""
     )
+
+
+def unnamed_text(report: Report) -> str:
+    if not report.unnamed:
+        return ""
+    share = "all" if report.unnamed == report.quarantined else f"{report.unnamed:,}"
+    return f", {share} of them in data files whose names can't be read"

@@ -145,7 +145,7 @@ def tell_result(progress: Progress, result: ShardResult) -> None:
         ShardDone(
             shard=result.shard,
             images=result.images,
-            quarantined=len(result.failures),
+            quarantined=result.quarantined,
             bytes_in=result.bytes_in,
             bytes_out=result.bytes_out,
             pixels=result.pixels,

@@ -20,6 +20,7 @@ class Report:
     kind: str = "compress"
     images: int = 0  # archived or restored
     quarantined: int = 0  # rows with an error; of a restore: images that could not be restored; see ``kept``
+    unnamed: int = 0  # of these: in data files whose keys can't be read, each of which is one of ``failures``
     known: int = 0  # were in the archive already
     known_bad: int = 0  # of these, quarantined by an earlier run
     replaces: int = 0  # of the images: their key had a row of another file or state before
@@ -89,7 +90,8 @@ class Account:
     def add(self, result: ShardResult) -> None:
         self._sums.update(
             images=result.images,
-            quarantined=len(result.failures),
+            quarantined=result.quarantined,
+            unnamed=result.unnamed,
             bytes_in=result.bytes_in,
             bytes_out=result.bytes_out,
             pixels=result.pixels,

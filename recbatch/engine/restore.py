@@ -17,7 +17,7 @@ from recbatch.engine.resources import cpus_available
 from recbatch.engine.restore_actor import DEFAULT_DECODER, RestoreJob
 from recbatch.engine.results import ShardResult
 from recbatch.engine.signals import stop_on_signals
-from recbatch.engine.targets import Failure, Target, choose, sift
+from recbatch.engine.targets import Target, choose, sift
 from recbatch.errors import ImageError, UsageError
 
 FORMATS = ("original-or-png", "original", *SUFFIXES)
@@ -80,11 +80,16 @@ def restore(
     tuning = tuning or Tuning()
     opened = Archive.open(archive, version=version)
     report = Report(kind="restore", job="restore", version=opened.version)
-    targets, failures, skipped = choose(opened, where=where, format=format, previews=previews)
+    choice = choose(opened, where=where, format=format, previews=previews)
     root = make_root(dest.removeprefix("file://"))
-    targets, known, taken = sift(targets, root, overwrite=overwrite)
-    failures += taken
-    report = replace(report, skipped=skipped, known=known)
+    targets, known, taken = sift(choice.targets, root, overwrite=overwrite)
+    before = ShardResult(
+        shard="-",
+        failures=(*choice.failures, *taken),
+        unnamed=choice.unnamed,
+        files_unnamed=choice.files_unnamed,
+    )
+    report = replace(report, skipped=choice.skipped, known=known)
 
     to_decode = sum(target.pixels for target in targets if target.format or target.codec == "lossless")
     if executor == "auto":
@@ -95,17 +100,18 @@ def restore(
     count = max(1, min(count, len(shards)))
     progress(
         events.Planned(
-            images=len(targets),
+            images=len(targets) + before.quarantined,
             bytes=sum(target.size for target in targets),
             shards=len(shards),
             known=known,
-            skipped=skipped,
+            skipped=choice.skipped,
             workers=count,
         )
     )
     account = Account()
-    if failures:
-        account.add(failed_before(failures, progress))
+    if before.failures:  # no worker needs to look at these
+        account.add(before)
+        events.tell_result(progress, before)
     interrupted, deaths, retries = False, 0, 0
     if shards:
         with open_pool(executor, count) as pool:
@@ -163,10 +169,3 @@ def _drive(
         )
         driver.run(shards)
     return driver, stop.is_set()
-
-
-def failed_before(failures: list[Failure], progress: events.Progress) -> ShardResult:
-    """Images that no worker needs to look at."""
-    result = ShardResult(shard="-", failures=tuple(failures))
-    events.tell_result(progress, result)
-    return result

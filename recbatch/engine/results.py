@@ -27,7 +27,14 @@ class ShardResult:
     stages: dict[str, float] = field(default_factory=dict)
     peak_rss_bytes: int = 0
     failures: tuple[tuple[str, str, str], ...] = ()  # (key, code, sentence)
+    unnamed: int = 0  # rows of data files whose keys can't be read
+    files_unnamed: int = 0  # such files, each of them one of ``failures``
     file: DataFile | None = None  # of rows to commit; a restore has none
+
+    @property
+    def quarantined(self) -> int:
+        """Rows that failed."""
+        return len(self.failures) - self.files_unnamed + self.unnamed
 
     @property
     def empty(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from recbatch.engine.errors import NameTaken, NoOriginal
@@ -22,6 +22,17 @@ PREVIEW_LATER_NS = 10**9  # than the source: a preview must never pass for the i
 Failure = tuple[str, str, str]  # key, code, sentence
 
 
+@dataclass(slots=True)
+class Choice:
+    """What becomes of an archive's rows."""
+
+    targets: list[Target] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    skipped: int = 0  # rows that hold no image
+    unnamed: int = 0  # rows of data files whose keys can't be read
+    files_unnamed: int = 0  # such files, each of them one of ``failures``
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """One row, and the file it becomes."""
@@ -38,15 +49,14 @@ class Target:
     apart: bool = False  # the preview stands in a column of its own, which is all to read
 
 
-def choose(
-    archive: Archive, *, where: str | None, format: str, previews: bool = False
-) -> tuple[list[Target], list[Failure], int]:
-    """What each row becomes: files, failures, and the number of rows that hold no image.
+def choose(archive: Archive, *, where: str | None, format: str, previews: bool = False) -> Choice:
+    """What each row becomes.
 
     Names depend on all rows of the archive, so that ``where`` never changes what a file is called.
     """
-    failures: list[Failure] = []
-    rows = sorted(_readable(archive, failures), key=lambda row: row.key)
+    choice = Choice()
+    failures, targets = choice.failures, choice.targets
+    rows = sorted(_readable(archive, choice), key=lambda row: row.key)
     chosen = None if where is None else set(archive.to_arrow(["key"], where).column("key").to_pylist())
     taken: set[bytes] = set()
     names: dict[str, bytes] = {}
@@ -58,12 +68,10 @@ def choose(
                 failures.append((row.key, error.code, str(error)))
         else:
             taken.add(names[row.key])
-    targets: list[Target] = []
-    skipped = 0
     for row in rows:
         wanted = chosen is None or row.key in chosen
         if row.status != "ok":
-            skipped += wanted
+            choice.skipped += wanted
             continue
         if row.key not in names:
             continue
@@ -80,7 +88,7 @@ def choose(
             taken.add(name)
         if wanted:
             targets.append(target_of(row, name, as_format, exact=exact, preview=previews))
-    return targets, failures, skipped
+    return choice
 
 
 def target_of(row: Record, name: bytes, format: str, *, exact: bool, preview: bool) -> Target:
@@ -101,7 +109,7 @@ def target_of(row: Record, name: bytes, format: str, *, exact: bool, preview: bo
     )
 
 
-def _readable(archive: Archive, failures: list[Failure]) -> list[Record]:
+def _readable(archive: Archive, choice: Choice) -> list[Record]:
     """All rows; where a data file is gone or damaged, those of the others, and a failure that names its keys."""
     from recbatch.archive import CorruptArchive
 
@@ -113,7 +121,12 @@ def _readable(archive: Archive, failures: list[Failure]) -> list[Record]:
             try:
                 rows.extend(archive.records(_LIGHT, files=[file.path]))
             except CorruptArchive as error:
-                failures.append((f"{file.min_key} .. {file.max_key}", error.code, str(error)))
+                alone = file.min_key == file.max_key
+                name = file.min_key if alone else f"{file.min_key} .. {file.max_key}"
+                choice.failures.append((name, error.code, str(error)))
+                if not alone:
+                    choice.unnamed += file.rows
+                    choice.files_unnamed += 1
         return rows
 
 

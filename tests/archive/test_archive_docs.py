@@ -7,7 +7,7 @@ from pathlib import Path
 
 import recbatch.archive
 from recbatch.archive import COLUMNS, TABLE
-from recbatch.archive.archive import TABLE_PROPERTIES
+from recbatch.archive.schema import TABLE_PROPERTIES
 
 PAGE = Path(__file__).parents[2].joinpath("docs", "archive.md").read_text(encoding="utf-8")
 

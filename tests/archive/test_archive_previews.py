@@ -21,9 +21,8 @@ from deltalake.transaction import AddAction
 from obstore.store import LocalStore
 
 from recbatch.archive import HEAVY_COLUMNS, LATER_COLUMNS, TABLE, Archive, Record, Superseded, verify
-from recbatch.archive.archive import TABLE_PROPERTIES
 from recbatch.archive.files_s3 import S3Files
-from recbatch.archive.schema import records_to_table
+from recbatch.archive.schema import TABLE_PROPERTIES, records_to_table
 from recbatch.archive.store import Store
 
 Add = Callable[..., str]

@@ -6,7 +6,7 @@ from engine_fakes import fill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbatch.archive import Archive, ArchiveNotFound, Record
+from recbatch.archive import Archive, ArchiveNotFound, CorruptArchive, Record
 from recbatch.engine import errors, events, restore
 from recbatch.engine.names import key_of
 from recbatch.engine.paths import safe_name, with_suffix, write_file
@@ -139,6 +139,23 @@ def test_bytes_that_rotted_are_not_restored_and_the_rest_is(tmp_path, quick_comp
     assert tree(tmp_path / "out") == {b"b.png": (tmp_path / "in/b.png").read_bytes()}
 
 
+def test_images_come_back_from_a_damaged_page_wherever_their_own_bytes_are_whole(tmp_path):
+    records = [original(f"{name}.png", bytes([number]) * 500) for number, name in enumerate("abc")]
+    path = make_archive(tmp_path / "arc", records)
+    (file,) = (tmp_path / "arc").glob("x-*.parquet")
+    data = bytearray(file.read_bytes())
+    data[data.index(records[1].stream) + 50] ^= 1  # of b, whose page is a's and c's as well
+    file.write_bytes(data)
+    report = restore(path, str(tmp_path / "out"))
+    assert (report.images, report.quarantined, report.failures[0][:2]) == (2, 1, ("b.png", "corrupt-stream"))
+    assert tree(tmp_path / "out") == {b"a.png": records[0].stream, b"c.png": records[2].stream}
+    opened = Archive.open(path)
+    assert opened["a.png"].stream == records[0].stream
+    assert opened.record("c.png", ["stream"]).stream == records[2].stream
+    with pytest.raises(CorruptArchive):
+        opened["b.png"]
+
+
 def test_a_data_file_that_is_gone_costs_its_images_and_no_other(tmp_path, quick_compress):
     fill(tmp_path / "in", ["a.png", "b.png", "c.png"])
     quick_compress(tmp_path / "in", shard_bytes=100)
@@ -147,8 +164,23 @@ def test_a_data_file_that_is_gone_costs_its_images_and_no_other(tmp_path, quick_
     path.unlink()
     report = restore(str(archive), str(tmp_path / "out"))
     assert (report.images, report.exit_status) == (2, 1)
-    assert report.failures[0][0] == "b.png .. b.png"
+    assert report.failures[0][0] == "b.png"
     assert set(tree(tmp_path / "out")) == {b"a.png", b"c.png"}
+
+
+def test_counts_are_of_images_where_a_data_file_can_not_even_name_its_own(tmp_path):
+    path = make_archive(tmp_path / "arc", [original(f"b{number}.png") for number in range(4)])
+    (file,) = (tmp_path / "arc").glob("x-*.parquet")
+    archive = Archive.open(path)
+    more = archive.write_file([original("a.png"), original("c.png"), original("../d.png")], stem="y")
+    archive.commit([("two", more)], job="test", epoch=archive.claim_epoch("test"))
+    file.write_bytes(file.read_bytes()[:-9])
+    told = []
+    report = restore(path, str(tmp_path / "out"), progress=told.append)
+    assert (report.images, report.quarantined, report.unnamed, report.exit_status) == (2, 5, 4, 1)
+    assert [failure[0] for failure in report.failures] == ["b0.png .. b3.png", "../d.png"]
+    done = [event for event in told if isinstance(event, events.ShardDone)]
+    assert told[0].images == sum(event.images + event.quarantined for event in done) == 7
 
 
 @settings(deadline=None)
