@@ -136,9 +136,11 @@ class Tally:
     """What the events so far add up to."""
 
     total: int = 0
+    total_bytes: int = 0
     known: int = 0
     done: int = 0
     quarantined: int = 0
+    over: bool = False
     bytes_in: int = 0
     bytes_out: int = 0
     underway: Working | None = None  # what is done of unfinished shards
@@ -150,11 +152,13 @@ class Tally:
 
         match event:
             case events.Planned():
-                self.total, self.known = event.images, event.known
+                self.total, self.total_bytes, self.known = event.images, event.bytes, event.known
             case events.WorkersReady():
                 self.working_since_s = now_s
             case events.Working():
                 self.underway = event
+            case events.Finished():
+                self.over = True
             case events.ShardDone():
                 self.done += event.images + event.quarantined
                 self.quarantined += event.quarantined
@@ -170,11 +174,21 @@ class Tally:
 
     def rate(self, now_s: float) -> float:
         """Images a second since the workers were ready."""
+        return self.images / self._seconds(now_s)
+
+    def _seconds(self, now_s: float) -> float:
         since = self.started_s if self.working_since_s is None else self.working_since_s
-        return self.images / max(now_s - since, 1e-6)
+        return max(now_s - since, 1e-6)
 
     def eta_s(self, now_s: float) -> float | None:
-        return (self.total - self.images) / self.rate(now_s) if self.images else None
+        """Seconds left, by the bytes where these are known: images may be of very different sizes."""
+        if not self.images:
+            return None
+        done, total = float(self.images), float(self.total)
+        if self.total_bytes and self.bytes[0]:
+            total = float(self.total_bytes)
+            done = self.bytes[0] + self.quarantined * self.total_bytes / max(self.total, 1)
+        return max(0.0, total - done) * self._seconds(now_s) / done
 
     @property
     def bytes(self) -> tuple[int, int]:
@@ -189,7 +203,7 @@ class Tally:
         bytes_in, bytes_out = self.bytes
         found = [f"{self.rate(now_s):.1f} images/s"]
         eta_s = self.eta_s(now_s)
-        if eta_s is not None and self.images < self.total:
+        if eta_s is not None and self.images < self.total and not self.over:
             found.append(f"{duration_text(eta_s)} left")
         if restoring and bytes_out:
             found.append(f"{bytes_text(bytes_out)} written")
@@ -259,7 +273,7 @@ class Progress:
 
         match event:
             case events.Planned():
-                self.screen.say(planned_line(event))
+                self.screen.say(planned_line(event, self.verb))
             case events.ImageQuarantined():
                 self.warnings += 1
                 if self.warnings <= WARNINGS_SHOWN:
@@ -277,7 +291,9 @@ class Progress:
             case events.Finished() if self.tally.done and not self.screen.has_bar and not self.quiet:
                 self.screen.tell("stopped" if event.report.interrupted else "finished")
             case events.Stopping():
-                self.screen.say(f"{event.signal}: finishing what is under way and committing it ...")
+                self.screen.say(
+                    f"{event.signal}: taking what workers have done, for up to 40 s; once more ends it at once ..."
+                )
             case _:
                 pass
         self.screen.draw()
@@ -354,10 +370,11 @@ def committed_line(event: Committed) -> str:
     )
 
 
-def planned_line(event: Planned) -> str:
+def planned_line(event: Planned, verb: str) -> str:
+    restored = verb == "restore"
     parts = [f"{count(event.images, 'image')}, {bytes_text(event.bytes)}, in {count(event.shards, 'shard')}"]
     if event.known:
-        parts.append(f"{event.known:,} archived already")
+        parts.append(f"{event.known:,} {'restored' if restored else 'archived'} already")
     if event.skipped:
-        parts.append(f"{count(event.skipped, 'other file')} skipped")
+        parts.append(f"{count(event.skipped, 'quarantined row' if restored else 'other file')} skipped")
     return "; ".join(parts)

@@ -33,10 +33,11 @@ def test_rate_time_left_and_savings_come_from_the_finished_shards() -> None:
     tally.update(READY, now_s=10.0)
     tally.update(DONE, now_s=12.0)
     assert tally.rate(12.0) == pytest.approx(2.5)  # start-up does not count
-    assert tally.eta_s(12.0) == pytest.approx(2.0)
+    # 2 of 4 MB in two seconds, and the bad image counts as one of middle size
+    assert tally.eta_s(12.0) == pytest.approx(2.0 * 1.6 / 2.4)
     assert tally.facts(12.0, restoring=False) == [
         "2.5 images/s",
-        "2.0 s left",
+        "1.3 s left",
         "1.50 MB saved (75%)",
         "1 quarantined",
     ]
@@ -45,12 +46,15 @@ def test_rate_time_left_and_savings_come_from_the_finished_shards() -> None:
 
 def test_images_of_unfinished_shards_count_before_their_shard_is_done() -> None:
     tally = Tally(started_s=0.0)
-    for event in (PLANNED, READY, events.Working(images=3, bytes_in=900, bytes_out=300)):
+    for event in (PLANNED, READY, events.Working(images=3, bytes_in=1_200_000, bytes_out=300_000)):
         tally.update(event, now_s=10.0)
-    assert tally.facts(13.0, restoring=False) == ["1.0 images/s", "7.0 s left", "600 B saved (67%)"]
+    assert tally.facts(13.0, restoring=False) == ["1.0 images/s", "7.0 s left", "900 kB saved (75%)"]
     tally.update(events.Working(), now_s=14.0)
     assert tally.facts(14.0, restoring=False) == ["starting"]
     tally.update(DONE, now_s=14.0)
+    assert "left" in " ".join(tally.facts(14.0, restoring=False))
+    tally.update(events.Finished(report=Report(interrupted=True)), now_s=15.0)
+    assert "left" not in " ".join(tally.facts(15.0, restoring=False))
     assert (tally.images, tally.bytes) == (5, (2_000_000, 500_000))
 
 
