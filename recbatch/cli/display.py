@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
 
 LINE_EVERY_S = 30.0
+STOPPING = "taking what workers have done, for up to 40 s; once more ends it at once ..."  # see Tuning.stop_s
 WARNINGS_SHOWN = 10  # quarantined images named one by one; the archive has all of them as rows
 
 
@@ -291,9 +292,7 @@ class Progress:
             case events.Finished() if self.tally.done and not self.screen.has_bar and not self.quiet:
                 self.screen.tell("stopped" if event.report.interrupted else "finished")
             case events.Stopping():
-                self.screen.say(
-                    f"{event.signal}: taking what workers have done, for up to 40 s; once more ends it at once ..."
-                )
+                self.screen.say(f"{event.signal}: {STOPPING}")
             case _:
                 pass
         self.screen.draw()
