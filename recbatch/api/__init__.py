@@ -9,6 +9,7 @@ from recbatch.api.common import ModesConflict, make_settings
 from recbatch.api.foresight import plan
 from recbatch.api.jobs import compress, restore
 from recbatch.api.maintenance import live_runs, vacuum, versions
+from recbatch.api.mending import mending_commands
 from recbatch.api.page import RunPage, keep_page, report, run_page
 from recbatch.api.recompression import recompress
 from recbatch.api.schedule import (
@@ -57,6 +58,7 @@ __all__ = [
     "keep_page",
     "live_runs",
     "make_settings",
+    "mending_commands",
     "model",
     "model_names",
     "open",

@@ -87,6 +87,12 @@ class VerifyReport:
         return not self.findings
 
     @property
+    def damaged_streams(self) -> tuple[str, ...]:
+        """Keys of the rows of which only the stream is wrong."""
+        of_rows = (finding for finding in self.findings if finding.code not in _OF_THE_ROW)
+        return tuple(dict.fromkeys(finding.key for finding in of_rows if finding.key is not None))
+
+    @property
     def exit_status(self) -> int:
         return 1 if self.findings else 0
 
@@ -130,6 +136,7 @@ class VerifyReport:
 Decode = Callable[[Record], Finding | None]
 Progress = Callable[[Checked], None]
 
+_OF_THE_ROW = frozenset({"misplaced-key", "duplicate-key", "no-error-code", "unknown-status"})
 LEAST_SAMPLED = 16  # rows that a sample aims at, however small the archive
 
 
@@ -299,15 +306,16 @@ class _Run:
                 if parquet.metadata.num_rows != file.rows:
                     text = f"the data file has {parquet.metadata.num_rows} rows, the log says {file.rows}"
                     self._find("wrong-row-count", text, file=file.path)
-                self._keys(file, parquet)
+                named = self._keys(file, parquet)
                 if self.level != "structure":
-                    for group in range(parquet.num_row_groups):
+                    for group in named:
                         self._content(file, parquet, group)
         except CorruptArchive as error:
             self._find("unreadable-file", error.problem, file=file.path)
 
-    def _keys(self, file: DataFile, parquet: pq.ParquetFile) -> None:
-        """Every key lies where a search would look for it, and stands once."""
+    def _keys(self, file: DataFile, parquet: pq.ParquetFile) -> list[int]:
+        """Every key lies where a search would look for it, and stands once. Returns the row groups that have keys."""
+        named = []
         if file.min_key > self.overlap_end:
             self.overlap.clear()
         self.overlap_end = max(self.overlap_end, file.max_key)
@@ -315,8 +323,12 @@ class _Run:
             try:
                 keys = read_group(self.store, file.path, parquet, group, ["key"]).column("key").to_pylist()
             except CorruptArchive as error:
-                self._find("unreadable-keys", error.problem, file=file.path)
+                low, high = key_range(parquet, group) or (file.min_key, file.max_key)
+                rows = parquet.metadata.row_group(group).num_rows
+                text = f"the keys of {rows} rows from {low!r} to {high!r} can't be read; {error.problem}"
+                self._find("unreadable-keys", text, file=file.path)
                 continue
+            named.append(group)
             low, high = key_range(parquet, group) or ("", max(keys, default=""))
             low, high = max(low, file.min_key), min(high, file.max_key)
             for key in keys:
@@ -329,6 +341,7 @@ class _Run:
             self.bytes_checked += _column_bytes(parquet, group, ["key"])
             if self.level == "structure":
                 self.rows_checked += len(keys)
+        return named
 
     def _content(self, file: DataFile, parquet: pq.ParquetFile, group: int) -> None:
         try:

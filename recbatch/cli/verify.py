@@ -37,8 +37,12 @@ Exit status: 1 where a check failed, 4 where the archive can't be read at all.
 
 SLOTS_SHOWN = 12
 REMEDY = (
-    "Put the files named back from another copy of the archive; images of which only the stream is damaged are coded "
-    "anew from their sources by 'recbatch recompress' with --again and a --where that chooses them."
+    "Put the data files named back from another copy of the archive. Where there is none, compress the sources into a "
+    "new archive; 'recbatch restore' gives the images that can still be read."
+)
+RECODE = (
+    "Images of which only the stream is damaged are coded anew from their sources so; where they were archived with "
+    "more settings, such as --exact-files, add these:"
 )
 
 
@@ -126,11 +130,27 @@ def verify(
             for line in rotation_lines(report):
                 typer.echo(line)
         if report.findings:
-            typer.echo(f"{archive}: {count(len(report.findings), 'thing')} wrong. {REMEDY}", err=True)
+            for line in remedy_lines(archive, report):
+                typer.echo(line, err=True)
     if record and not report.recorded and not quiet:
         remedy = "; days without a run can't be caught up" if days else ""
         typer.echo(f"warning: {archive} can't be written, so the result is not kept{remedy}", err=True)
     raise typer.Exit(report.exit_status)
+
+
+def remedy_lines(archive: str, report: VerifyReport) -> list[str]:
+    """What is to be done: about the images whose streams are damaged, and about the rest."""
+    from recbatch import api
+
+    head = f"{archive}: {count(len(report.findings), 'thing')} wrong."
+    commands = api.mending_commands(report)
+    lines = []
+    if len(report.findings) > len(report.damaged_streams) or not commands:
+        lines.append(f"{head} {REMEDY}")
+    if commands:
+        lines.append(RECODE if lines else f"{head} {RECODE}")
+        lines += [f"  {line}" for line in commands]
+    return lines
 
 
 def whole_days(text: str) -> int:

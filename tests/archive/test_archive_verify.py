@@ -148,6 +148,17 @@ def test_bit_rot_in_any_other_column_is_found_by_the_pages_checksums(archive: Ar
     assert "stream_sha256" in finding.problem
 
 
+def test_keys_that_can_not_be_read_are_one_finding_that_says_how_many(archive: Archive, add: Add) -> None:
+    file = Path(archive.url, add(*(image(f"{number:03}") for number in range(50))))
+    group = pq.ParquetFile(file).metadata.row_group(0)
+    (column,) = (c for c in map(group.column, range(len(TABLE))) if c.path_in_schema == "key")
+    flip(file, column.data_page_offset + column.total_compressed_size - 5)
+    report = verify(archive)
+    assert [(finding.code, finding.file) for finding in report.findings] == [("unreadable-keys", file.name)]
+    assert "50 rows from '000' to '049'" in report.findings[0].problem
+    assert report.damaged_streams == ()
+
+
 def test_damage_of_one_row_group_does_not_hide_the_others(archive: Archive, add: Add) -> None:
     file = Path(archive.url, add(*(image(f"{number:03}", 60_000) for number in range(120))))
     for key in ("003", "110"):

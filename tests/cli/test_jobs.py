@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import signal
 from pathlib import Path
 
@@ -140,9 +141,13 @@ def test_verify_names_what_is_damaged(run: Run, source: Path, tmp_path: Path) ->
     assert outcome.status == 1
     assert "a.png: [wrong-digest]" in outcome.out
     assert "NOT well" in outcome.out
+    command = f"""recbatch recompress {path} --again --original --where "key in ('a.png')"\n"""
+    assert outcome.err.endswith(command)
     *findings, report = run("verify", path, "--json").lines()
     assert [(f["event"], f["code"], f["key"]) for f in findings] == [("finding", "wrong-digest", "a.png")]
     assert (report["ok"], report["findings"]) == (False, 1)
+    outcome = run(*shlex.split(command)[1:], "--executor", "inline")
+    assert (outcome.status, run("verify", path).status) == (0, 0)
 
 
 def test_get_writes_the_original_bytes_or_another_format(
