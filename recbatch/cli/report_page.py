@@ -54,6 +54,8 @@ def report(
     if as_json:
         print_json(api.run_page(archive, run, sources=False, pictures=False).to_dict())
         return
+    if output:
+        streams.check_free(output, overwrite=overwrite)
     page = api.run_page(archive, run, sources=sources)
     name = output or f"recbatch-{page.status.run}.html"
     streams.write_bytes(name, page.html().encode(), overwrite=overwrite)

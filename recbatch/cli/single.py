@@ -72,6 +72,7 @@ def encode(
             "the stream and the report can't both go to standard output", param_hint="--json"
         )
     data = streams.read_bytes(source)
+    streams.check_free(target, overwrite=overwrite)
     encoded = api.encode_measured(
         data,
         quality=quality,
@@ -137,5 +138,7 @@ def decode(
     from recbatch import api
 
     wanted = format.value if format else "png" if target == "-" else api.file_format(target)
-    data = api.decode_file(streams.read_bytes(source), wanted, max_pixels=max_pixels)
+    stream = streams.read_bytes(source)
+    streams.check_free(target, overwrite=overwrite)
+    data = api.decode_file(stream, wanted, max_pixels=max_pixels)
     streams.write_bytes(target, data, overwrite=overwrite)

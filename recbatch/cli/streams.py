@@ -54,16 +54,21 @@ def read_bytes(path: str) -> bytes:
         raise NoSuchFile(path, error.strerror or str(error)) from error
 
 
+def check_free(path: str, *, overwrite: bool) -> None:
+    """Refuse a file that is there, before the work for it begins. Raises FileExists, TerminalOutput."""
+    if path == "-" and sys.stdout.isatty():
+        raise TerminalOutput
+    if path != "-" and not overwrite and Path(path).exists():
+        raise FileExists(path)
+
+
 def write_bytes(path: str, data: bytes, *, overwrite: bool) -> None:
     """Write whole or not at all: a reader never sees half a file, a full disk leaves the old one."""
+    check_free(path, overwrite=overwrite)
     if path == "-":
-        if sys.stdout.isatty():
-            raise TerminalOutput
         sys.stdout.buffer.write(data)
         return
     target = Path(path)
-    if target.exists() and not overwrite:
-        raise FileExists(path)
     if target.exists() and not target.is_file():  # /dev/stdout, a pipe
         target.write_bytes(data)
         return

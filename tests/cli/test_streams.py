@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.conftest import Run
 from recbatch.cli.streams import FileExists, NoSuchFile, read_bytes, write_bytes
 
 
@@ -62,3 +63,18 @@ def test_a_pipe_is_written_in_place(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoSuchFile, match=r"gone\.png can't be read"):
         read_bytes(str(tmp_path / "gone.png"))
+
+
+@pytest.mark.parametrize("command", ["encode", "decode", "report"])
+def test_a_file_that_is_there_is_told_before_the_work(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    import recbatch.api
+
+    for work in ("encode_measured", "decode_file", "run_page"):
+        monkeypatch.setattr(recbatch.api, work, None, raising=False)  # a call would be a TypeError
+    (tmp_path / "in").write_bytes(b"-")
+    (tmp_path / "out.png").write_bytes(b"old")
+    option = ["-o"] if command == "report" else []
+    outcome = run(command, tmp_path / "in", *option, tmp_path / "out.png")
+    assert (outcome.status, "exists" in outcome.err) == (2, True)
