@@ -21,6 +21,8 @@ def print_report(report: Report, *, archive: str, as_json: bool = False, quiet: 
     problems = [f"warning: {problem}" for problem in report.problems]
     for line in problems:
         logs.say(line, level="warning")
+    for remark in () if quiet else report.remarks:
+        logs.say(f"note: {remark}")
     if not quiet:
         for line in report_lines(report, archive=archive):
             typer.echo(line)

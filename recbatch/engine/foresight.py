@@ -94,7 +94,7 @@ def foresee(
             known=plan.known,
             replaces=plan.replaces,
             skipped=found.skipped,
-            problems=found.problems,
+            problems=(*found.problems, *found.remarks),
             archive_bytes=sum(file.size for file in table.files()) if table is not None else 0,
             workers=wanted,
             shards=shards,

@@ -35,6 +35,8 @@ _NAMES = {  # as others write them, in small letters and digits alone
     "latest": ("islatest",),
     "deleted": ("isdeletemarker",),
 }
+_KINDS = {".parquet": "Parquet", ".gz": "gzip"}
+GZIP = b"\x1f\x8b"
 _TRUE, _FALSE = ("true", "1"), ("false", "0")
 
 
@@ -79,6 +81,11 @@ def find_listed(listing: str, source: str, takes: Callable[[str], bool], tally: 
             count.first_outside = count.first_outside or row.key
             continue
         name = row.key[len(folder) :]
+        if not {".", ".."}.isdisjoint(name.split("/")):
+            tally.skipped += 1
+            count.unsafe += 1
+            count.first_unsafe = count.first_unsafe or row.key
+            continue
         if not takes(name):
             tally.skipped += 1
             count.not_taken += 1
@@ -87,6 +94,8 @@ def find_listed(listing: str, source: str, takes: Callable[[str], bool], tally: 
         count.items += 1
         uri = f"{scheme}://{bucket}/{row.key}"
         yield Item(key=name, uri=uri, size=row.size, mtime_ns=row.mtime_ns, etag=row.etag)
+    if count.unsafe:
+        tally.problems.append(f"{listing}: {count.unsafe_text()}; left out")
     if not count.items:
         raise count.error(listing, source)
 
@@ -100,8 +109,17 @@ class _Count:
     first_outside: str = ""
     not_taken: int = 0
     first_not_taken: str = ""
+    unsafe: int = 0  # stores mend such names, or refuse them with an error like one that passes
+    first_unsafe: str = ""
+
+    def unsafe_text(self) -> str:
+        many = f"{self.unsafe:,} keys have" if self.unsafe > 1 else "1 key has"
+        return f"{many} '.' or '..' as a part, such as {self.first_unsafe!r}"
 
     def error(self, listing: str, source: str) -> ListingNamesNothing:
+        if self.unsafe:
+            remedy = "Mend the listing: a store may take such a key for another one"
+            return ListingNamesNothing(listing, f"names nothing of use: {self.unsafe_text()}", remedy)
         count = self.outside + self.not_taken
         keys = f"{count:,} object" + ("s" if count > 1 else "")
         if not count:
@@ -131,6 +149,12 @@ def read_listing(listing: str, bucket: str) -> Iterator[Row]:
         elif start == b"PAR1":
             yield from _read_parquet(listing, file)
         else:
+            suffix = next((name for name in _KINDS if listing.lower().endswith(name)), "")
+            header = file.peek(4096).partition(b"\n")[0].lower()  # type: ignore[attr-defined]
+            if (
+                suffix and start[:2] != GZIP and b"key" not in header
+            ):  # else it is CSV, whatever its name says
+                raise BadListing(listing, f"it is no {_KINDS[suffix]} file, though its name says so")
             yield from _read_csv(listing, file, None)
 
 
@@ -174,7 +198,7 @@ def _beside(listing: str, name: str) -> str | None:
 def _read_csv(place: str, file: BinaryIO, columns: Sequence[str] | None) -> Iterator[Row]:
     """``columns`` where the file has no header; its keys are URL-encoded then."""
     encoded = columns is not None
-    packed = file.peek(2)[:2] == b"\x1f\x8b"  # type: ignore[attr-defined]
+    packed = file.peek(2)[:2] == GZIP  # type: ignore[attr-defined]
     raw = gzip.GzipFile(fileobj=file) if packed else file
     text = io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.reader(text, strict=True)
@@ -210,6 +234,8 @@ def _columns(place: str, columns: Sequence[str]) -> dict[str, int]:
     missing = [name for name in ("key", "size") if name not in found]
     if not found.keys() & {"etag", "changed"}:
         missing.append("etag or last_modified")
+    if len(columns) == 1 and (other := re.search(r"[;\t|]", columns[0])):
+        raise BadListing(place, f"its columns are separated by {other[0]!r}; a CSV with commas is read")
     if missing:
         raise BadListing(
             place,
@@ -321,6 +347,8 @@ def _opened(place: str) -> Iterator[BinaryIO]:
             yield raw
     except FileNotFoundError:
         raise ListingNotFound(place) from None
+    except IsADirectoryError:
+        raise BadListing(place, "it is a folder, and one file is read") from None
     except (RecbatchError, GeneratorExit):
         raise
     except Exception as error:

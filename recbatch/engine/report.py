@@ -41,6 +41,7 @@ class Report:
     run: str = ""  # its name in the archive's journal; none where nothing was to be done
     failures: tuple[tuple[str, str, str], ...] = ()  # (key, code, sentence) of the first ones
     problems: tuple[str, ...] = ()  # of the source, beside single images: folders that can't be listed
+    remarks: tuple[str, ...] = ()  # of the source: worth knowing, and no problem
     interrupted: bool = False
     dry_run: bool = False
 

@@ -24,6 +24,7 @@ class Survey:
     rows: Spool
     skipped: int
     problems: tuple[str, ...]
+    remarks: tuple[str, ...]  # what is worth knowing, and no problem
     folder: Path
 
     def plan(
@@ -63,7 +64,14 @@ def survey(
             source, include=include, exclude=exclude, archive=archive, listing=listing, tally=tally
         )
         rows, twice = Spool.sorting(map(row_of, items), folder)
-        problems = list(tally.problems)
+        remarks = []
         if twice:
-            problems.append(f"{source}: {twice:,} keys are listed more than once; the newest of each counts")
-        yield Survey(rows=rows, skipped=tally.skipped, problems=tuple(problems), folder=folder)
+            many = f"{twice:,} keys are" if twice > 1 else "1 key is"
+            remarks.append(f"{source}: {many} listed more than once; the newest row of each counts")
+        yield Survey(
+            rows=rows,
+            skipped=tally.skipped,
+            problems=tuple(tally.problems),
+            remarks=tuple(remarks),
+            folder=folder,
+        )

@@ -159,6 +159,22 @@ def test_keys_outside_of_the_source_are_skipped(tmp_path: Path) -> None:
     assert tally.problems == []
 
 
+def test_keys_that_lead_elsewhere_are_left_out_and_said(tmp_path: Path) -> None:
+    rows = "key,size,etag\nin/a.png,1,t\nin/x/../b.png,1,t\nin/./c.png,1,t\nin/d..png,1,t\n"
+    items, tally = listed(write(tmp_path / "l.csv", rows))
+    assert [item.key for item in items] == ["a.png", "d..png"]
+    (problem,) = tally.problems
+    assert "2 keys have '.' or '..' as a part, such as 'in/x/../b.png'" in problem
+    assert tally.skipped == 2
+
+
+def test_a_key_that_is_listed_twice_is_a_remark_and_no_problem(tmp_path: Path) -> None:
+    path = write(tmp_path / "l.csv", "key,size,etag\nin/a.png,1,t\nin/b.png,1,t\nin/b.png,1,t\n")
+    report = run(SOURCE, tmp_path / "archive", listing=str(path), dry_run=True)
+    assert (report.images, report.problems, report.exit_status) == (2, (), 0)
+    assert report.remarks == (f"{SOURCE}: 1 key is listed more than once; the newest row of each counts",)
+
+
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
@@ -168,6 +184,7 @@ def test_keys_outside_of_the_source_are_skipped(tmp_path: Path) -> None:
             "other/a.png,1,t\nb.png,1,t\n",
             r"names 2 objects, none of them below s3://bucket/in .*'other/a\.png'",
         ),
+        ("in/../a.png,1,t\n", r"nothing of use: 1 key has '\.' or '\.\.' as a part"),
         ("in/a.txt,1,t\n", r"names 1 object, .*'in/a\.txt'\. .*--include"),
         (
             "in/a.txt,1,t\nb.png,1,t\n",
@@ -254,6 +271,28 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, text: str, says: st
     with pytest.raises(BadListing, match=says) as raised:
         listed(path)
     assert str(path) in str(raised.value)
+    assert raised.value.exit_status == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("l.parquet", b"\x93\x01\n,", "it is no Parquet file"),
+        ("l.csv.gz", b"\x93\x01\n,", "it is no gzip file"),
+        ("l.csv", b"key;size;etag\nin/a.png;1;t\n", "separated by ';'"),
+        ("l.csv", None, "it is a folder"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_so(
+    tmp_path: Path, name: str, data: bytes | None, says: str
+) -> None:
+    path = tmp_path / name
+    if data is None:
+        path.mkdir()
+    else:
+        path.write_bytes(data)
+    with pytest.raises(BadListing, match=says) as raised:
+        listed(path)
     assert raised.value.exit_status == 2
 
 
