@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from recbatch.engine import events, ledger, metrics
+from recbatch.engine import events, ledger, metrics, ray_local
 from recbatch.engine.actor import DEFAULT_CODEC, EncodeJob, quarantined, stem
 from recbatch.engine.commit import Committer
 from recbatch.engine.driver import Driver, Tuning
@@ -100,6 +101,7 @@ def compress(
                 replaces=plan.replaces,
                 skipped=found.skipped,
                 problems=found.problems,
+                remarks=found.remarks,
                 job=JOB,
                 plan=plan.digest,
                 version=table.version if table is not None else -1,
@@ -134,6 +136,8 @@ def compress(
             return finish(announce(report_of(plan, table), plan))
 
         models = models_of(settings)  # an unknown one is refused before an archive is made
+        if executor == "ray":
+            ray_local.look(os.environ.get("RAY_ADDRESS", ""))  # so is a cluster that is not there
         if table is None:
             table = Archive.create(archive, exist_ok=True)
         for digest, weights in models:

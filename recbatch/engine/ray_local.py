@@ -41,7 +41,7 @@ def connect(workers: int, *, gpus: float = 0) -> bool:
         NotEnoughResources: there are fewer GPUs than ``gpus``.
     """
     address = os.environ.get("RAY_ADDRESS", "")
-    prepare(local=address in ("", "local"))
+    prepare(local=address in ("", "local") or is_loopback(address))
     ray = first_load()
     owned = not ray.is_initialized()
     try:
@@ -73,20 +73,38 @@ def prepare(*, local: bool) -> None:
         # which then waits in vain for 20 s. Left alone, Ray finds a mode by itself (tokens, since 2.59).
         return
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # a stated value keeps Ray from warning
-    if local:  # makes every listener of a local run 127.0.0.1. Never on a cluster.
+    if local:
+        # Makes every listener 127.0.0.1, and lets a head that has them so be joined: Ray looks for it at this
+        # machine's outer address else, for ever. Never for a cluster of several machines.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
-def join(ray: Any, address: str) -> None:
-    """Connect to a cluster, after a look whether it is there: Ray itself waits for minutes, or for ever."""
+def is_loopback(address: str) -> bool:
+    """Whether a cluster's address is one of this machine alone."""
+    host = address.rpartition("://")[2].rpartition(":")[0].strip("[]").lower()
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def look(address: str) -> None:
+    """See whether the cluster of RAY_ADDRESS is there; a local one always is. Loads no Ray.
+
+    Raises ClusterAddressUnusable, ClusterUnreachable, ClusterNeedsToken, ClusterRefusesToken.
+    """
+    ray: Any = sys.modules.get("ray")
+    if address in ("", "local", "auto") or (ray is not None and ray.is_initialized()):
+        return
     if address.startswith(("http://", "https://")):
         raise ClusterAddressUnusable(
             address,
             "in RAY_ADDRESS is that of a job server",
             "Use it with 'recbatch submit', or unset RAY_ADDRESS to run on this machine",
         )
-    if address != "auto":
-        probe(address.removeprefix("ray://"), grpc="://" not in address)
+    probe(address.removeprefix("ray://"), grpc="://" not in address)
+
+
+def join(ray: Any, address: str) -> None:
+    """Connect to a cluster, after a look whether it is there: Ray itself waits for minutes, or for ever."""
+    look(address)
     mute(True)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

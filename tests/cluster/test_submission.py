@@ -254,6 +254,38 @@ def test_a_driver_looks_before_it_joins(head, cluster_env, monkeypatch, where, t
     assert time.monotonic() - start < WAIT_S / 2  # Ray's own attempt would end after minutes, or never
 
 
+def test_a_head_of_this_machine_alone_is_joined_with_nothing_but_its_address(head, cluster_env, tmp_path):
+    photographs = HERE.parents[1] / "docs/demo/photographs"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_ENABLE_")}
+    words = ["compress", str(photographs), str(tmp_path / "archive"), "--original", "--include", "rocket.jpg"]
+    done = subprocess.run(
+        [sys.executable, "-m", "recbatch", *words, "--workers", "1"],
+        capture_output=True,
+        text=True,
+        env={**environment, "RAY_ADDRESS": head.gcs},
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(Archive.open(str(tmp_path / "archive"))) == ["rocket.jpg"]
+    assert "gcs" not in done.stderr  # Ray's own lines
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1:6379", True),
+        ("ray://localhost:10001", True),
+        ("[::1]:6379", True),
+        ("10.0.0.1:6379", False),
+        ("head:6379", False),
+        ("auto", False),
+    ],
+)
+def test_a_cluster_of_this_machine_alone_is_known_by_its_address(address, loopback):
+    assert ray_local.is_loopback(address) == loopback
+
+
 @pytest.mark.long
 def test_a_program_that_imported_ray_before_us_gets_a_local_one():
     script = (

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import signal
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +11,7 @@ from engine_fakes import BrokenSetup, FakeSettings, fill
 from recbatch import archive as archives
 from recbatch.archive import Archive
 from recbatch.engine import compress, errors, events, feed
+from recbatch.engine.cluster_errors import ClusterAddressUnusable, ClusterUnreachable
 from recbatch.engine.driver import Tuning
 from recbatch.errors import UsageError
 
@@ -139,6 +141,18 @@ def test_bad_calls_are_refused_before_anything_is_made(tmp_path, quick_compress)
     with pytest.raises(archives.NotAnArchive):
         quick_compress(tmp_path / "in", tmp_path / "other")
     assert os.listdir(tmp_path / "other") == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("address", "error"), [("127.0.0.1:1", ClusterUnreachable), ("nonsense", ClusterAddressUnusable)]
+)
+def test_a_cluster_that_is_not_there_is_told_before_an_archive_is_made(tmp_path, monkeypatch, address, error):
+    fill(tmp_path / "in", ["a.png"])
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)  # another test's may be connected
+    with pytest.raises(error):
+        compress(str(tmp_path / "in"), str(tmp_path / "archive"), settings=FakeSettings())
+    assert not (tmp_path / "archive").exists()
 
 
 def test_an_unknown_model_is_named_before_anything_is_encoded(tmp_path):
