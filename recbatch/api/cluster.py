@@ -51,7 +51,7 @@ def submit(
     same: Mapping[str, Any] | None = None,
     address: str | None = None,
     name: str | None = None,
-    code: Code = "package",
+    code: Code | None = None,
     image: str | None = None,
     pip: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
@@ -68,7 +68,8 @@ def submit(
         paths: what in ``words`` names files; these must be URLs, or ``shared_paths``.
         same: what makes two calls the same work; ``words`` by default.
         name: of the job, instead of one made from ``same``: letters, digits and ``._-``.
-        code: "package": the job brings this recbatch along; "image": its nodes have recbatch.
+        code: "package", the default: the job brings this recbatch along; "image": its nodes have recbatch, as with
+            ``image``.
         image: of a container that driver and workers run in; it must hold recbatch.
         pip: packages for the nodes to install first, which takes a while and needs an index that they reach.
         env: variables of driver and workers; never secrets.
@@ -95,6 +96,8 @@ def submit(
     env = dict(env or {})
     if image and pip:
         raise ClashingJobOptions("--image and --pip", "Ray can't install packages into a container")
+    if image and code == "package":
+        raise ClashingJobOptions("--image and --code package", "a container has a recbatch of its own")
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", name):
         raise BadJobName(name)
     refuse_secrets(words, env)
@@ -105,7 +108,7 @@ def submit(
         name=name or job_name(words[0], same if same is not None else list(words)),
         command=("python", "-m", "recbatch", *words),
         archive=os.fspath(archive),
-        code="image" if image else code,
+        code=code or ("image" if image else "package"),
         image=image or "",
         pip=tuple(pip),
         env=env,
@@ -208,7 +211,7 @@ def asking_for(job: str) -> Iterator[None]:
     except ClusterAddressMissing:
         raise ClusterAddressMissing(f"{LEDGER} needs none: it reads what the archive knows") from None
     except ClusterUnreachable as error:
-        raise ClusterUnreachable(error.address, error.problem, job) from None
+        raise ClusterUnreachable(error.address, error.problem, job, error.archive) from None
 
 
 def job_name(command: str, same: Any) -> str:

@@ -64,9 +64,11 @@ def submit(
         bool, typer.Option("--wait/--no-wait", help="Follow the job to its end, and exit as it does.")
     ] = False,
     code: Annotated[
-        Code,
-        typer.Option("--code", help="Bring this recbatch along, or use the one that the nodes have."),
-    ] = Code.package,
+        Code | None,
+        typer.Option(
+            "--code", help="Bring this recbatch along (the default), or use the one that the nodes have."
+        ),
+    ] = None,
     image: Annotated[
         str | None,
         typer.Option(
@@ -121,7 +123,7 @@ def submit(
         same=line.same,
         address=address,
         name=name,
-        code=code.value,
+        code=code.value if code else None,
         image=image,
         pip=pip or (),
         env=dict(variable(text) for text in env or ()),
@@ -163,14 +165,25 @@ def say(sentence: str) -> None:
 def tell_submitted(submitted: Submitted, *, as_json: bool, quiet: bool) -> None:
     job = submitted.job
     if as_json:
-        body = {"id": job.id, "attached": submitted.attached, "package_bytes": submitted.package_bytes}
+        body = {
+            "id": job.id,
+            "attached": submitted.attached,
+            "differs": submitted.differs,
+            "package_bytes": submitted.package_bytes,
+        }
         print_json({"event": "submitted", "schema": 1, **body})
         return
     typer.echo(job.id)
     if quiet:
         return
     if submitted.attached:
-        typer.echo(f"the same job runs already ({job.status.lower()}); nothing was sent", err=True)
+        typer.echo(f"the same job is there already ({job.status.lower()}); nothing was sent", err=True)
+        if submitted.differs:
+            typer.echo(
+                f"it goes by another {', '.join(submitted.differs)} than yours; for yours, end it first "
+                f"with 'recbatch jobs stop {job.id}'",
+                err=True,
+            )
     elif submitted.package_bytes:
         typer.echo(f"submitted; its code is a package of {bytes_text(submitted.package_bytes)}", err=True)
     typer.echo(f"follow it with: recbatch jobs logs --follow {job.id}", err=True)

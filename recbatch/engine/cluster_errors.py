@@ -17,15 +17,23 @@ StoreError                    exit 3
 +-- SubmissionFailed          the job server says no
 +-- JobDidNotStart            the job's environment or its driver could not be made
 +-- JobKeepsWaiting           the job finds no place to run
++-- JobForgotten              the head was restarted while the job was waited for
 +-- RayDidNotStart            a local Ray did not come up
 """
 
 from __future__ import annotations
 
+import shlex
+
 from recbatch.errors import StoreError, UsageError
 
 TOKEN_PLACES = "RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, or ~/.ray/auth_token"
 LEDGER = "'recbatch jobs status --archive ARCHIVE'"
+
+
+def ledger(archive: str) -> str:
+    """The command that reads an archive's ledger, as a user may copy it."""
+    return f"'recbatch jobs status --archive {shlex.quote(archive)}'" if archive else LEDGER
 
 
 class ClusterAddressMissing(UsageError):
@@ -135,16 +143,21 @@ class ClusterUnreachable(StoreError):
 
     code = "cluster-unreachable"
 
-    def __init__(self, address: str, problem: str, job: str = "") -> None:
-        super().__init__(address, problem, job)
-        self.address, self.problem, self.job = address, problem, job  # the job that was asked for, if one was
+    def __init__(self, address: str, problem: str, job: str = "", archive: str = "") -> None:
+        super().__init__(address, problem, job, archive)
+        self.address, self.problem = address, problem
+        self.job, self.archive = (
+            job,
+            archive,
+        )  # that was asked for, if one was; and its archive, if that is known
 
     def __str__(self) -> str:
         sentence = f"The cluster at {self.address} can't be reached: {self.problem}. "
         if not self.job:
             return f"{sentence}Check that its head runs, and that this port is open from here."
         return (
-            f"{sentence}Check that its head runs; if it is gone, {LEDGER} tells how far {self.job} came, and the same "
+            f"{sentence}Check that its head runs; if it is gone, {ledger(self.archive)} tells how far {self.job} came, "
+            "and the same "
             "command goes on from there once it is submitted again."
         )
 
@@ -268,14 +281,15 @@ class JobDidNotStart(StoreError):
 
     code = "job-did-not-start"
 
-    def __init__(self, job: str, problem: str) -> None:
-        super().__init__(job, problem)
+    def __init__(self, job: str, problem: str, options: str = "") -> None:
+        super().__init__(job, problem, options)
         self.job, self.problem = job, problem
+        self.options = options  # that were given and may be the cause, such as "--pip"
 
     def __str__(self) -> str:
         return (
             f"Job {self.job} ended before its command ran: {self.problem}. "
-            "Check --pip and --image, and that the nodes have room; then submit it again."
+            f"Check {f'{self.options}, and ' if self.options else ''}that the nodes have room; then submit it again."
         )
 
 
@@ -293,6 +307,22 @@ class JobKeepsWaiting(StoreError):
             f"Job {self.job} still waits after {self.seconds} s: {self.problem}. "
             "It stays in the queue: make room for it, or have it end once it starts, with "
             f"'recbatch jobs stop {self.job}'."
+        )
+
+
+class JobForgotten(StoreError):
+    """A job was waited for, and its head was restarted meanwhile: a new head knows no job of the one before."""
+
+    code = "job-forgotten"
+
+    def __init__(self, job: str, address: str, archive: str = "") -> None:
+        super().__init__(job, address, archive)
+        self.job, self.address, self.archive = job, address, archive
+
+    def __str__(self) -> str:
+        return (
+            f"The head at {self.address} was restarted and has forgotten job {self.job}. Submit the same line again: "
+            f"it goes on from what is committed, and {ledger(self.archive)} tells how much that is."
         )
 
 

@@ -199,6 +199,13 @@ def reason(error: Exception) -> str:
     return one_line(text)[:160] or type(error).__name__
 
 
+def cause(text: str, limit: int = 300) -> str:
+    """Of a message of many lines that wraps others, the last one: there it says what it was."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [" ".join(line.split()) for line in re.split(r"\\n|\n", text) if line.strip()]
+    return lines[-1][:limit].rstrip(". ") if lines else ""
+
+
 def one_line(text: str, limit: int = 200) -> str:
     """The sentence that matters: of a traceback the last line."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text).strip()

@@ -11,6 +11,15 @@ from typing import Any
 LOG_FOLLOWS = ", last available logs"  # in Ray's message of a command that failed
 OURS = "recbatch"  # of the job's metadata: the order as JSON; the environment itself comes back masked
 
+SETTINGS = {
+    "code": "--code",
+    "image": "--image",
+    "pip": "--pip",
+    "env": "--env",
+    "cpus": "--driver-cpus",
+    "command": "the command",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
@@ -28,6 +37,16 @@ class Order:
     pip: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)  # no secrets: they are shown with the job
     cpus: float = 0  # of the driver; it takes a place among the workers
+
+    @property
+    def options(self) -> str:
+        """Those of ``submit`` that nodes have to fulfil before the command runs, such as "--pip"."""
+        return " and ".join(name for name, given in (("--image", self.image), ("--pip", self.pip)) if given)
+
+    def differences(self, other: Order) -> tuple[str, ...]:
+        """What makes this run otherwise than another order of the same name, as a user would write it."""
+        found = [option for name, option in SETTINGS.items() if getattr(self, name) != getattr(other, name)]
+        return tuple(option for option in found if option != "--code" or "--image" not in found)
 
     def to_json(self) -> str:
         return json.dumps({name: getattr(self, name) for name in self.__dataclass_fields__})
@@ -86,6 +105,7 @@ class JobState:
 class Submitted:
     job: JobState
     attached: bool  # it was running already
+    differs: tuple[str, ...] = ()  # then: options that it runs with otherwise, and "the command"
     package_bytes: int = 0
 
 

@@ -20,6 +20,7 @@ from recbatch.engine.cluster_errors import (
     ClusterUnreachable,
     HeadTakesNoJobs,
     JobDidNotStart,
+    JobForgotten,
     JobKeepsWaiting,
     SubmissionFailed,
     UnknownJob,
@@ -31,7 +32,8 @@ from recbatch.engine.scratch import scratch
 STOP_WAIT_S = 60  # between SIGTERM and SIGKILL; Ray's 3 s are too few to commit what is finished
 POLL_S = 0.5
 YOUNG_S = 120.0  # a head that has just started answers, but has no agent yet that could take a job
-AWAY_S = 60.0
+AWAY_S = 60.0  # that a head may not answer while its job is waited for
+TELL_AWAY_S = 3.0
 QUEUED_S = 5.0
 NEVER_RAN = (
     "RUNTIME_ENV_SETUP_FAILURE",
@@ -73,7 +75,10 @@ class Cluster:
         while True:
             attempts = self.attempts(order.name)
             if attempts and not attempts[-1].over:
-                return Submitted(job=attempts[-1], attached=True)
+                theirs = attempts[-1].order
+                return Submitted(
+                    job=attempts[-1], attached=True, differs=order.differences(theirs) if theirs else ()
+                )
             number = 1 + (attempt_of(attempts[-1].id, order.name) or 0 if attempts else 0)
             submitted = self._start(order, f"{order.name}-{number}", tell)
             if submitted is not None:
@@ -168,32 +173,41 @@ class Cluster:
             pending_s: give up after so many seconds of that; None waits for ever.
 
         Raises:
-            JobKeepsWaiting, JobDidNotStart, UnknownJob, ClusterUnreachable.
+            JobKeepsWaiting, JobDidNotStart, JobForgotten, UnknownJob, ClusterUnreachable.
         """
-        state = self._wait_for_start(self._ask(job), tell, pending_s)
+        state = self._wait_for_start(self.job(job), tell, pending_s)
         if on_log is not None and state.status != "PENDING":
             try:
                 for piece in self.follow(state.id):
                     on_log(piece)
-            except (SubmissionFailed, ClusterUnreachable):  # the job may live: its state is asked for below
-                tell(f"the log of {state.id} broke off; 'recbatch jobs logs {state.id}' has all of it")
-        while not (state := self._ask(state.id)).over:
+            except (SubmissionFailed, ClusterUnreachable, UnknownJob):  # it may live: it is asked for below
+                tell(
+                    f"the log of {state.id} broke off; while the head runs, 'recbatch jobs logs {state.id}' has it all"
+                )
+        while not (state := self._ask(state, tell)).over:
             time.sleep(POLL_S)
         if state.status == "FAILED" and state.driver_exit is None and state.error_type in NEVER_RAN:
-            raise JobDidNotStart(state.id, head.one_line(state.message))
+            options = state.order.options if state.order else ""
+            raise JobDidNotStart(state.id, head.cause(state.message), options)
         return state
 
     # --- inside
 
-    def _ask(self, job: str) -> JobState:
-        """As ``job``; a network may be away for a while in the hours of a wait."""
-        deadline = time.monotonic() + AWAY_S
+    def _ask(self, state: JobState, tell: Callable[[str], None]) -> JobState:
+        """How the job is now; a network may be away for a while in the hours of a wait."""
+        since, told = time.monotonic(), False
         while True:
             try:
-                return self.job(job)
-            except ClusterUnreachable:
-                if time.monotonic() > deadline:
-                    raise
+                return self.job(state.id)
+            except UnknownJob:  # it was there
+                raise JobForgotten(state.id, self.address, state.archive) from None
+            except ClusterUnreachable as error:
+                away_s = time.monotonic() - since
+                if away_s > AWAY_S:
+                    raise ClusterUnreachable(error.address, error.problem, state.id, state.archive) from None
+                if away_s > TELL_AWAY_S and not told:
+                    told = True
+                    tell(f"the head at {self.address} does not answer; it is asked again for {AWAY_S:.0f} s")
                 time.sleep(POLL_S)
 
     def _wait_for_start(
@@ -208,7 +222,7 @@ class Cluster:
                 told = now
                 tell(f"job {state.id} waits: {self._why_pending(state)}")
             time.sleep(POLL_S)
-            state = self._ask(state.id)
+            state = self._ask(state, tell)
         return state
 
     def _why_pending(self, state: JobState) -> str:

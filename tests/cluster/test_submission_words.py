@@ -10,13 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbatch.api import cluster
+from recbatch.engine import submission
 from recbatch.engine.cluster_errors import (
+    ClusterUnreachable,
+    JobDidNotStart,
+    JobForgotten,
     PackageTooLarge,
     SecretOnTheWay,
+    UnknownJob,
 )
 from recbatch.engine.orders import JobState, Order, Submitted, attempt_of
 from recbatch.engine.package import write_package
 from recbatch.engine.runs import RunStatus
+from recbatch.engine.submission import Cluster
 
 
 @pytest.fixture
@@ -151,6 +157,77 @@ def test_a_password_among_the_words_is_never_repeated(run, sent):
         assert (outcome.status, sent) == (2, [])
         assert "looks like a secret" in outcome.err
         assert "hush" not in outcome.err
+
+
+class Scripted(Cluster):
+    """A cluster that answers the questions for a job in this order."""
+
+    address = "http://head:8265"
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    def job(self, job):
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def attempts(self, name):
+        return [self.answers[0]]
+
+
+def a_job(**fields):
+    order = Order(name="a", command=("recbatch", "ls"), archive="s3://a/b c", pip=("x",))
+    return JobState(**{"id": "a-1", "status": "RUNNING", "command": "", "order": order, **fields})
+
+
+def test_a_head_that_comes_back_without_the_job_is_told_with_what_to_do(monkeypatch):
+    monkeypatch.setattr(submission, "TELL_AWAY_S", -1.0)
+    told = []
+    away = ClusterUnreachable("http://head:8265", "connection refused")
+    server = Scripted(a_job(), away, away, UnknownJob("a-1", "http://head:8265"))
+    with pytest.raises(JobForgotten) as caught:
+        server.wait("a-1", tell=told.append)
+    assert caught.value.exit_status == 3
+    assert "Submit the same line again" in str(caught.value)
+    assert "recbatch jobs status --archive 's3://a/b c'" in str(caught.value)
+    assert [sentence for sentence in told if "does not answer" in sentence] == told
+    assert len(told) == 1
+
+
+def test_a_head_that_stays_away_is_told_with_the_archive_of_the_job(monkeypatch):
+    monkeypatch.setattr(submission, "AWAY_S", -1.0)
+    server = Scripted(a_job(), ClusterUnreachable("http://head:8265", "connection refused"))
+    with pytest.raises(ClusterUnreachable, match="jobs status --archive 's3://a/b c'"):
+        server.wait("a-1")
+
+
+def test_a_job_that_did_not_start_says_the_last_reason_and_the_options_that_were_given():
+    message = "runtime_env setup failed: Failed to set up.\nTraceback\n  File x\nKeyError: 'no such thing'\n"
+    failed = a_job(status="FAILED", error_type="RUNTIME_ENV_SETUP_FAILURE", message=message)
+    with pytest.raises(JobDidNotStart) as caught:
+        Scripted(failed).wait("a-1")
+    assert "KeyError: 'no such thing'" in str(caught.value)
+    assert "Check --pip, and that" in str(caught.value)
+
+
+def test_one_who_attaches_is_told_what_the_job_has_otherwise(run, monkeypatch):
+    server = Scripted(a_job())
+    monkeypatch.setattr(cluster, "connect", lambda *arguments, **options: server)
+    words = ["submit", "--id", "a", "--image", "r/x:1", "--env", "A=1", "verify", "s3://c/d"]
+    outcome = run(*words)
+    assert (outcome.status, outcome.out) == (0, "a-1\n")
+    assert "another --image, --pip, --env, the command than yours" in outcome.err
+    assert "recbatch jobs stop a-1" in outcome.err
+    assert run(*words[:1], "--json", *words[1:]).lines()[0]["differs"][0] == "--image"
+    assert a_job().order.differences(a_job().order) == ()
+
+
+def test_a_container_and_a_package_exclude_each_other(run, sent):
+    outcome = run("submit", "--image", "r/x:1", "--code", "package", "verify", "s3://c/d")
+    assert (outcome.status, sent) == (2, [])
+    assert "--image and --code package" in outcome.err
 
 
 @given(name=st.from_regex(r"[a-z][a-z0-9-]{0,20}", fullmatch=True), number=st.integers(1, 10**6))
