@@ -124,10 +124,11 @@ class TrapCodec:
         """From here on this process tells of its shards, and springs what its writes are to meet."""
         run, writing, traps, armed = EncodeWorker.run, Store.writing, self._traps, self._at_write
 
-        def noted_run(worker: EncodeWorker, shard: Any) -> Any:
+        def noted_run(worker: EncodeWorker, shard: Any, watch: Any) -> Any:
             armed.clear()
-            traps.note("begun", shard=shard.name)
-            return run(worker, shard)
+            if not watch.stopping:
+                traps.note("begun", shard=shard.name)
+            return run(worker, shard, watch)
 
         @contextlib.contextmanager
         def trapped_writing(store: Store, name: str) -> Any:
