@@ -48,6 +48,14 @@ _REFUSALS = {  # by what a store or a library says: what is wrong and what to do
     "RequestTimeTooSkewed": ("this machine's clock is wrong", "Set the clock, for example by NTP"),
 }
 
+_SILENT = (
+    "(Connect)",
+    "kind: Connect,",
+)  # object_store says so, or notes it, where it came through to nobody
+_SILENCE = re.compile(
+    "Connection refused|No route to host|timed out|Name or service not known|Temporary failure in name resolution"
+)
+
 
 def no_keys() -> tuple[str, str]:
     """What is wrong where there are no keys, and what to do; without full stops."""
@@ -65,6 +73,17 @@ def refusal(text: str) -> tuple[str, str] | None:
         if code in text:
             return (problem if code == NO_KEYS else f"{problem} ({code})"), remedy
     return None
+
+
+def silence(text: str) -> tuple[str, str] | None:
+    """The same where an error's text tells that nobody answers at the endpoint."""
+    if not any(mark in text for mark in _SILENT):
+        return None
+    why = _SILENCE.search(text)
+    own = account().endpoint
+    problem = f"the endpoint {own or account().amazon} does not answer" + (f" ({why[0]})" if why else "")
+    named = "AWS_ENDPOINT_URL, or the profile, names it: check it" if own else "Check AWS_REGION"
+    return problem, f"{named} and the connection, and run the same command again"
 
 
 def bucket_problem(url: str) -> str:

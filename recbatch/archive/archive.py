@@ -462,7 +462,8 @@ _VALUE_ERROR = re.compile(r"cast|divide ?by ?zero|overflow|Compute error", re.IG
 
 def _without_list(text: str) -> str:
     """DataFusion names all the columns after an unknown one; docs and 'recbatch info' do that better."""
-    return re.split(r"\.? (?:Valid fields are|Candidate functions)", text)[0]
+    text = re.split(r"\.? (?:Valid fields are|Candidate functions)", text.removeprefix("Schema error: "))[0]
+    return re.sub(r"(?<=Did you mean ')archive\.", "", text)
 
 
 def _open_version(url: str, version: int) -> Archive:

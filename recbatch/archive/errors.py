@@ -124,14 +124,13 @@ class StoreUnreachable(StoreError):
     code = "store-unreachable"
     retryable = True
 
-    def __init__(self, url: str, problem: str) -> None:
-        super().__init__(url, problem)
-        self.url, self.problem = url, problem
+    def __init__(self, url: str, problem: str, remedy: str = "") -> None:
+        super().__init__(url, problem, remedy)
+        self.url, self.problem, self.remedy = url, problem, remedy
 
     def __str__(self) -> str:
-        return (
-            f"The store of {self.url} failed: {self.problem}. Check the connection and run the command again."
-        )
+        remedy = self.remedy or "Check the connection and run the command again"
+        return f"The store of {self.url} failed: {self.problem}. {remedy}."
 
 
 class CommitConflict(StoreError):
@@ -234,8 +233,9 @@ class InvalidFilter(UsageError):
         self.where, self.problem = where, problem
 
     def __str__(self) -> str:
+        stop = "" if self.problem.endswith("?") else "."
         return (
-            f"The filter {self.where!r} can't be used: {self.problem}. "
+            f"The filter {self.where!r} can't be used: {self.problem}{stop} "
             "Write an SQL condition over the archive's columns, such as \"width > 1000 and codec = 'lossy'\"."
         )
 
@@ -276,7 +276,7 @@ class UnsafeGrace(UsageError):
     def __str__(self) -> str:
         return (
             f"A grace period of {self.grace} is shorter than {self.least}: files of a running job could go. "
-            "Choose a longer one, or force it when no job runs."
+            "Choose a longer one, or give --force when no job runs."
         )
 
 

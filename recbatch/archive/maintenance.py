@@ -76,7 +76,7 @@ def vacuum(
 
     Versions whose files go can't be read any more. Returns the files' paths; a dry run deletes none of them.
     """
-    if grace < LEAST_GRACE and not force:
+    if grace < LEAST_GRACE and not (force or dry_run):
         raise UnsafeGrace(_days(grace), _days(LEAST_GRACE))
     with archive.store.errors(writing=not dry_run):
         swept = archive.store.table().vacuum(
@@ -124,7 +124,7 @@ def sweep(
     """``vacuum``, the plans of runs long past, and log entries of more than 30 days; tells what that costs and gains.
 
     Raises:
-        UnsafeGrace: ``grace`` is shorter than 7 days, and not forced.
+        UnsafeGrace: ``grace`` is shorter than 7 days, and not forced; a dry run may look at any.
         StoreError: the store fails; what is deleted by then stays so, and the next call goes on.
     """
     store = archive.store

@@ -263,7 +263,8 @@ class Store:
             return ArchiveTooNew(self.url, f"Delta: {too_new[0]}", "Delta protocol (1, 2)")
         if isinstance(error, DeltaError) and _DAMAGED.search(whole) and not _PASSING.search(whole):
             return CorruptArchive(self.url, text)
-        return StoreUnreachable(self.url, text)
+        told = None if self.local else s3.silence(whole)
+        return StoreUnreachable(self.url, *(told or (text,)))
 
 
 def listed(ask: Callable[[], T]) -> T:

@@ -40,6 +40,8 @@ AtVersion = Annotated[
 ]
 RANGES_SHOWN = 5
 FILES_SHOWN = 20
+DELETE = "--delete does it"
+DELETE_YOUNG = "--delete --force does it, when no job runs"
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([dhw]?)")
 _DAYS = {"": 1.0, "d": 1.0, "h": 1 / 24, "w": 7.0}
 
@@ -83,7 +85,9 @@ def vacuum(
     ] = False,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Allow less than 7 days. Only when no job runs on the archive."),
+        typer.Option(
+            "--force", help="Delete after less than 7 days, too. Only when no job runs on the archive."
+        ),
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -128,7 +132,7 @@ def sweep_lines(swept: Sweep) -> list[str]:
     if swept.unreadable:
         lines.append(f"{ranges_text(swept.unreadable)} can't be read {'any more' if done else 'then'}")
     if not done:
-        lines.append("nothing was deleted: --delete does it")
+        lines.append(f"nothing was deleted: {DELETE if swept.grace_days >= 7 else DELETE_YOUNG}")
     return lines
 
 

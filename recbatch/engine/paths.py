@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from recbatch.engine.errors import DestinationUnwritable, NameTaken, UnsafeKey
 from recbatch.engine.names import name_of
+from recbatch.errors import UsageError
 
 SUFFIXES = {
     "png": (b".png", b".apng"),
@@ -86,6 +87,11 @@ def make_root(destination: str) -> bytes:
     path = os.fsencode(destination)
     try:
         os.makedirs(path, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        while not os.path.lexists(path):
+            path = os.path.dirname(path)
+        kind = "a link that leads nowhere" if os.path.islink(path) else "a file"
+        raise UsageError(f"{os.fsdecode(path)} is {kind}, not a folder. Name another place.") from None
     except OSError as error:
         raise DestinationUnwritable(destination, error.strerror or str(error)) from error
     return os.path.realpath(path)

@@ -40,7 +40,7 @@ def test_orphans_are_swept_after_the_grace_period_and_no_other_file(archive: Arc
 def test_a_file_swept_too_early_is_noticed_at_its_commit(archive: Archive, add: Add) -> None:
     orphan = archive.write_file([image("x")], stem="s")
     with pytest.raises(UnsafeGrace, match="7 days"):
-        vacuum(archive, grace=dt.timedelta(hours=1))
+        vacuum(archive, grace=dt.timedelta(hours=1), dry_run=False)
     assert vacuum(archive, grace=dt.timedelta(0), dry_run=False, force=True) == [orphan.path]
     from recbatch.archive import LostDataFile
 

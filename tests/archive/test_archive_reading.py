@@ -123,6 +123,12 @@ def test_a_bad_filter_is_named_in_one_line(archive: Archive, add: Add, where: st
     assert len(text) < 400
 
 
+def test_a_column_that_is_none_is_named_with_the_one_that_was_meant(archive: Archive) -> None:
+    with pytest.raises(InvalidFilter) as raised:
+        list(archive.records(["key"], "statuss = 'ok'"))
+    assert "used: No field named statuss. Did you mean 'status'? Write an SQL" in str(raised.value)
+
+
 def test_records_hold_the_columns_asked_for(archive: Archive, add: Add) -> None:
     add(image("a"))
     (light,) = archive.records(LIGHT_COLUMNS)

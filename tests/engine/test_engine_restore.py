@@ -222,8 +222,9 @@ def test_bad_calls_say_what_is_wrong(tmp_path):
     with pytest.raises(ArchiveNotFound):
         restore(str(tmp_path / "none"), str(tmp_path / "out"))
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(errors.DestinationUnwritable):
-        restore(archive, str(tmp_path / "file"))
+    for place in ("file", "file/below"):
+        with pytest.raises(UsageError, match=r"file is a file, not a folder\. Name another place"):
+            restore(archive, str(tmp_path / place))
     assert not (tmp_path / "out").exists()
 
 
