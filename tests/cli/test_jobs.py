@@ -150,6 +150,21 @@ def test_verify_names_what_is_damaged(run: Run, source: Path, tmp_path: Path) ->
     assert (outcome.status, run("verify", path).status) == (0, 0)
 
 
+def test_a_restore_counts_images_whose_names_it_can_not_even_read() -> None:
+    from recbatch.cli.report import remedy_line
+    from recbatch.engine import Report
+
+    failures = (
+        ("a.png .. d.png", "corrupt-archive", "It is damaged."),
+        ("x.png", "corrupt-stream", "It is."),
+    )
+    report = Report(kind="restore", quarantined=5, unnamed=4, failures=failures)
+    assert remedy_line(report, "photos.rba") == (
+        "5 images could not be restored, 4 of them in data files whose names can't be read: "
+        "a.png .. d.png [corrupt-archive]; x.png [corrupt-stream]"
+    )
+
+
 def test_get_writes_the_original_bytes_or_another_format(
     run: Run, archive: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
