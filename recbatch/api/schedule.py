@@ -99,19 +99,26 @@ def remove_schedule(archive: Location, name: str) -> None:
 
 
 def run_schedules(
-    archive: Location, name: str | None = None, *, submit: str | None = None, say: Callable[[str], None]
+    archive: Location,
+    name: str | None = None,
+    *,
+    submit: str | None = None,
+    shared_paths: bool = False,
+    say: Callable[[str], None],
 ) -> list[Step]:
     """Run what is due now, at most one tick of each schedule (of one alone, with ``name``).
 
     Args:
         submit: address of a Ray cluster's job server that does the work, instead of this machine.
+        shared_paths: the nodes of that cluster see the paths of this machine.
         say: is given each line of the log.
 
-    Raises UnknownSchedule, WrongClock, StoreError.
+    Raises UnknownSchedule, WrongClock, RunNotStarted, StoreError, ClusterAddressUnusable.
     """
     from recbatch.engine.schedule import run_once
 
-    return run_once(os.fspath(archive), name, submit=submit, say=say)
+    submit = checked(submit)
+    return run_once(os.fspath(archive), name, submit=submit, shared_paths=shared_paths, say=say)
 
 
 def watch_schedules(
@@ -119,23 +126,42 @@ def watch_schedules(
     name: str | None = None,
     *,
     submit: str | None = None,
+    shared_paths: bool = False,
     say: Callable[[str], None],
     report: Callable[[Step], None] = lambda step: None,
 ) -> None:
     """Run each tick as it comes, until SIGTERM or Ctrl-C; ``report`` is given what each look led to."""
     from recbatch.engine.schedule import run_daemon
 
-    run_daemon(os.fspath(archive), name, submit=submit, say=say, report=report)
+    submit = checked(submit)
+    run_daemon(os.fspath(archive), name, submit=submit, shared_paths=shared_paths, say=say, report=report)
+
+
+def checked(submit: str | None) -> str | None:
+    """A cluster's address, before it stands in files and in this machine's list of processes.
+
+    Raises ClusterAddressUnusable: it is none of a job server, or comes with a password.
+    """
+    from recbatch.engine.head import address_of
+
+    return None if submit is None else address_of(submit, {})
 
 
 def render_schedule(
-    archive: Location, name: str, target: Target, *, image: str | None = None, submit: str | None = None
+    archive: Location,
+    name: str,
+    target: Target,
+    *,
+    image: str | None = None,
+    submit: str | None = None,
+    shared_paths: bool = False,
 ) -> str:
     """The schedule in the words of another scheduler, which then calls ``recbatch schedule run --once``.
 
-    Raises UnknownSchedule, UnrenderableSchedule.
+    Raises UnknownSchedule, UnrenderableSchedule, ClusterAddressUnusable.
     """
     from recbatch.engine.schedule import Book, render
 
+    submit = checked(submit)
     book = Book.open(os.fspath(archive))
-    return render(book.schedule(name), target, image=image, submit=submit)
+    return render(book.schedule(name), target, image=image, submit=submit, shared_paths=shared_paths)

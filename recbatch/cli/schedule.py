@@ -92,6 +92,9 @@ Submit = Annotated[
         help="Let the Ray cluster at this address do it, as 'recbatch submit' does.",
     ),
 ]
+SharedPaths = Annotated[
+    bool, typer.Option("--shared-paths", help="With --submit: every node sees the paths of this machine.")
+]
 
 
 class Missed(StrEnum):
@@ -250,11 +253,14 @@ def run(
         bool, typer.Option("--daemon/--once", help="Wait for each tick until SIGTERM, or return.")
     ] = False,
     submit: Submit = None,
+    shared_paths: SharedPaths = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
     from recbatch.api import schedule
+
+    check_shared(submit, shared_paths)
 
     def say(line: str) -> None:
         if not quiet:
@@ -265,9 +271,11 @@ def run(
             print_json({"event": "tick", "schema": 1, "id": step.tick.id, **plain(step.tick)})
 
     if daemon:
-        schedule.watch_schedules(archive, name, submit=submit, say=say, report=report)
+        schedule.watch_schedules(
+            archive, name, submit=submit, shared_paths=shared_paths, say=say, report=report
+        )
         return
-    steps = schedule.run_schedules(archive, name, submit=submit, say=say)
+    steps = schedule.run_schedules(archive, name, submit=submit, shared_paths=shared_paths, say=say)
     for step in steps:
         report(step)
     if not quiet and not as_json and all(step.tick is None and not step.waits_for for step in steps):
@@ -286,12 +294,21 @@ def render(
         typer.Option("--image", metavar="IMAGE", help="For Kubernetes: a container with recbatch."),
     ] = None,
     submit: Submit = None,
+    shared_paths: SharedPaths = False,
     debug: options.Debug = False,
 ) -> None:
     from recbatch.api import schedule
 
-    text = schedule.render_schedule(archive, name, target.value, image=image, submit=submit)
+    check_shared(submit, shared_paths)
+    text = schedule.render_schedule(
+        archive, name, target.value, image=image, submit=submit, shared_paths=shared_paths
+    )
     typer.echo(text, nl=False)
+
+
+def check_shared(submit: str | None, shared_paths: bool) -> None:
+    if shared_paths and submit is None:
+        raise typer.BadParameter("--shared-paths says what a cluster's nodes see; it goes with --submit URL")
 
 
 def when(instant: datetime | None, timezone: str) -> str:

@@ -96,7 +96,9 @@ class JobState:
         """What went wrong, in one line: of a command's own log the error at its end."""
         head, cut, log = self.message.partition(LOG_FOLLOWS)
         if not cut:
-            return " ".join(self.message.split())
+            lines = [line.strip() for line in self.message.splitlines() if line.strip()]
+            traced = any("Traceback" in line for line in lines)  # of Ray's own code: its end says what it was
+            return " ".join(" ".join([f"{lines[0].rstrip('.')}:", lines[-1]] if traced else lines).split())
         told = last_error(log.partition("\n")[2])
         return " ".join(f"{head}{f': {told}' if told else ''}".split())
 

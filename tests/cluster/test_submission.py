@@ -174,14 +174,14 @@ def test_a_job_that_finds_no_place_says_what_it_lacks(run, early, cluster_env, m
 def test_a_schedule_has_the_cluster_do_its_work_and_the_job_is_named_after_the_tick(
     run, cluster_env, tmp_path
 ):
-    archive = f"file://{tmp_path}/archive"
+    archive = str(tmp_path / "archive")
     since = datetime.now(UTC) - timedelta(days=2)
     words = ("verify", "--level", "structure", "--", archive)
     Book.open_or_create(archive).add(
         Schedule(name="daily", archive=archive, cron="0 3 * * *", command=words, created=since)
     )
 
-    outcome = run("schedule", "run", archive, "daily", "--submit", cluster_env, "--json")
+    outcome = run("schedule", "run", archive, "daily", "--submit", cluster_env, "--shared-paths", "--json")
     assert outcome.status == 0, outcome.err
     (tick,) = outcome.lines()
     assert (tick["state"], tick["exit_status"], tick["report"]["ok"]) == ("done", 0, True)

@@ -52,18 +52,25 @@ def parsed_by_the_command_line(words: list[str]) -> dict[str, Any]:
 @pytest.mark.parametrize("submit", [None, "http://head:8265"])
 def test_each_calls_the_command_line_in_words_that_it_knows(submit: str | None) -> None:
     schedule = make_schedule(archive="s3://archive/50%/it's", timezone="Europe/Berlin")
-    cron = render(schedule, "cron", submit=submit).splitlines()[-1].split(maxsplit=5)[5].replace("\\%", "%")
-    systemd = render(schedule, "systemd", submit=submit)
+    shared = submit is not None
+    cron = (
+        render(schedule, "cron", submit=submit, shared_paths=shared)
+        .splitlines()[-1]
+        .split(maxsplit=5)[5]
+        .replace("\\%", "%")
+    )
+    systemd = render(schedule, "systemd", submit=submit, shared_paths=shared)
     exec_line = next(line for line in systemd.splitlines() if line.startswith("ExecStart="))
     unit = exec_line.removeprefix("ExecStart=/usr/bin/env ").replace("%%", "%")
-    pod = yaml.safe_load(render(schedule, "cronjob", submit=submit))["spec"]["jobTemplate"]["spec"][
-        "template"
-    ]
+    pod = yaml.safe_load(render(schedule, "cronjob", submit=submit, shared_paths=shared))["spec"][
+        "jobTemplate"
+    ]["spec"]["template"]
     for words in (shlex.split(cron), shlex.split(unit), pod["spec"]["containers"][0]["command"][2:]):
         assert words[0] == "recbatch"
         parameters = parsed_by_the_command_line(words[1:])
         assert (parameters["archive"], parameters["name"]) == (schedule.archive, "nightly")
         assert (parameters["daemon"], parameters["submit"]) == (False, submit)
+        assert parameters["shared_paths"] == shared
 
 
 def test_a_crontab_line_says_the_zone_and_what_debian_does_with_it() -> None:
@@ -155,6 +162,13 @@ def test_what_another_scheduler_can_not_do_is_refused(
 ) -> None:
     with pytest.raises(UnrenderableSchedule, match=words):
         render(make_schedule(cron=cron, archive=archive), target)
+
+
+def test_a_pod_hands_on_paths_that_the_nodes_of_a_cluster_see() -> None:
+    schedule = make_schedule(archive="s3://archive", command=("compress", "/nfs/photos", "s3://archive"))
+    with pytest.raises(UnrenderableSchedule, match="a pod has no /nfs/photos"):
+        render(schedule, "cronjob", submit="http://head:8265")
+    assert "--shared-paths" in render(schedule, "cronjob", submit="http://head:8265", shared_paths=True)
 
 
 def test_days_that_have_to_fit_both_fields_reach_systemd_and_cron() -> None:

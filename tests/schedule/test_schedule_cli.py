@@ -264,6 +264,35 @@ def test_a_job_ends_when_its_runner_is_killed(tmp_path: Path) -> None:
             child.kill()
 
 
+def test_a_tick_that_no_cluster_takes_stays_due_and_says_why(
+    photos: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*ADD, "--", *COMMAND]) == 0
+    make_due("photos.rba")
+    run = ["schedule", "run", "photos.rba", "--submit", "http://127.0.0.1:1"]
+    for words, reason in ((run, "say --shared-paths"), ([*run, "--shared-paths"], "can't be reached")):
+        assert main(words) == 3
+        assert reason in capfd.readouterr().err
+        (entry,) = Book.open("photos.rba").entries("nightly", 5)
+        assert entry.tick.state == "interrupted"
+        assert reason in entry.tick.reason
+        assert main(["schedule", "due", "photos.rba"]) == 0
+        assert "is due again" in capfd.readouterr().out
+
+
+def test_addresses_and_paths_of_clusters_are_looked_at_before_anything_is_run_or_written(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*ADD, "--", *COMMAND]) == 0
+    for words in (["run", "photos.rba"], ["render", "photos.rba", "nightly", "--as", "cron"]):
+        assert main(["schedule", *words, "--submit", "http://me:hush@head:8265"]) == 2
+        assert main(["schedule", *words, "--shared-paths"]) == 2
+        told = capsys.readouterr()
+        assert "password" in told.err
+        assert "goes with --submit" in told.err
+        assert "hush" not in told.out + told.err
+
+
 def test_a_job_on_a_cluster_has_the_name_of_its_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
 

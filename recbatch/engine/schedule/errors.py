@@ -7,7 +7,7 @@ UsageError
 StoreError
 +-- UnconditionalStore     the store does not refuse a second writer
 +-- WrongClock             this machine's clock is ahead of the store's
-+-- RunNotStarted          this machine can't start a command
++-- RunNotStarted          this machine can't start a command, or no cluster takes it
 CorruptData
 +-- DamagedSchedule        what lies in the archive is no schedule
 """
@@ -111,7 +111,7 @@ class WrongClock(StoreError):
 
 
 class RunNotStarted(StoreError):
-    """What was due could not be started on this machine."""
+    """What was due could not be started on this machine, or no cluster took it."""
 
     code = "run-not-started"
 
@@ -121,8 +121,8 @@ class RunNotStarted(StoreError):
 
     def __str__(self) -> str:
         return (
-            f"{self.run} could not be started: {self.problem}. "
-            "It stays due: mend the installation here and call again, or call on another machine."
+            f"{self.run} could not be started: {self.problem.rstrip('.')}. "
+            "It stays due: mend that and call again, or call on another machine."
         )
 
 

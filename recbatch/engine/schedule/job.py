@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from recbatch.engine.schedule.child import NOT_STARTED
 from recbatch.engine.schedule.errors import RunNotStarted
 
 INTERRUPTED = 130
+NOT_TAKEN = (2, 3)  # of a submission: the line is refused here, or no cluster takes it
 BUG = 70  # a command that ended as its interpreter does, not as it would itself
 STOP_S = 120.0  # for committing what is finished; after that the process is killed
 _WITH_JSON = frozenset({"compress", "verify", "restore", "recompress"})
@@ -50,7 +51,13 @@ class CommandJob:
     """
 
     def __init__(
-        self, command: Sequence[str], *, run_id: str, submit: str | None = None, stop_s: float = STOP_S
+        self,
+        command: Sequence[str],
+        *,
+        run_id: str,
+        submit: str | None = None,
+        shared_paths: bool = False,
+        stop_s: float = STOP_S,
     ) -> None:
         words = list(command)
         self._run_id, self._reports = run_id, words[0] in _WITH_JSON and submit is None
@@ -60,7 +67,8 @@ class CommandJob:
         if submit is not None:
             # an id by tick: a second runner of the same tick attaches to the job that the first one left behind
             self._stop_words = ["jobs", "stop", "--address", submit, run_id]
-            words = ["submit", "--address", submit, "--wait", "--id", run_id, *words]
+            shared = ["--shared-paths"] if shared_paths else []
+            words = ["submit", "--address", submit, "--wait", "--id", run_id, *shared, *words]
         self._stop_s = stop_s
         self._killer: threading.Timer | None = None
         try:
@@ -69,6 +77,7 @@ class CommandJob:
                 [sys.executable, "-P", str(_CHILD), str(os.getpid()), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE if submit is not None else None,
                 text=True,
                 encoding="utf-8",
                 errors="replace",
@@ -81,11 +90,18 @@ class CommandJob:
 
     def wait(self) -> Outcome:
         report: dict[str, Any] = {}
+        is_sent, errors = False, _Errors()
         with self._process as process:
             assert process.stdout is not None
+            if process.stderr is not None:
+                errors.follow(process.stderr)
             for line in process.stdout:
+                is_sent = is_sent or line.startswith(self._run_id)  # a submission begins with the job's id
                 report = _report(line) or report
             status = process.wait()
+        errors.join()
+        if self._stop_words is not None and not is_sent and status in NOT_TAKEN:
+            raise RunNotStarted(self._run_id, errors.last or "the cluster did not take it")
         if self._killer is not None:
             self._killer.cancel()
         if self._stop_words is None and status == NOT_STARTED:
@@ -122,6 +138,40 @@ class CommandJob:
     def _send(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
+
+
+class _Errors:
+    """What a child says to standard error: passed on as it comes, and of its errors the last one kept."""
+
+    def __init__(self) -> None:
+        self.last = ""
+        self._thread: threading.Thread | None = None
+
+    def follow(self, lines: Iterable[str]) -> None:
+        self._thread = threading.Thread(target=self._pass_on, args=(lines,), name="errors", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+
+    def _pass_on(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            with suppress(OSError, ValueError):  # ours may be closed
+                sys.stderr.write(line)
+                sys.stderr.flush()
+            self.last = _error(line) or self.last
+
+
+def _error(line: str) -> str:
+    """The sentences of an error that a command told, as text or as JSON."""
+    if line.startswith("Error: "):
+        return line.removeprefix("Error: ").strip()
+    with suppress(ValueError, AttributeError):
+        found = json.loads(line)
+        if found.get("event") == "error":
+            return str(found.get("message", ""))
+    return ""
 
 
 def _folder() -> str | None:

@@ -31,21 +31,30 @@ _USER = {
 _WEEKDAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 
 
-def render(schedule: Schedule, target: str, *, image: str | None = None, submit: str | None = None) -> str:
+def render(
+    schedule: Schedule,
+    target: str,
+    *,
+    image: str | None = None,
+    submit: str | None = None,
+    shared_paths: bool = False,
+) -> str:
     """The text of a crontab line, two unit files, or a manifest.
 
     Args:
         target: "cron", "systemd", "cronjob" or "raycronjob".
         image: of the container, for Kubernetes; by default the one of cluster/docker, in a registry yet to be named.
         submit: address of the Ray cluster that does the work, instead of the machine that calls.
+        shared_paths: the nodes of that cluster see the paths that the command names.
 
     Raises UnrenderableSchedule.
     """
+    calls = run_words(schedule, submit, shared_paths=shared_paths)
     image = image or IMAGE.format(version=recbatch.__version__)
     makers: Mapping[str, Callable[[], str]] = {
-        "cron": lambda: _cron(schedule, submit),
-        "systemd": lambda: _systemd(schedule, submit),
-        "cronjob": lambda: _cronjob(schedule, submit, image),
+        "cron": lambda: _cron(schedule, calls),
+        "systemd": lambda: _systemd(schedule, calls),
+        "cronjob": lambda: _cronjob(schedule, calls, image, submit=submit, shared_paths=shared_paths),
         "raycronjob": lambda: _raycronjob(schedule, submit, image),
     }
     if target not in makers:
@@ -53,14 +62,16 @@ def render(schedule: Schedule, target: str, *, image: str | None = None, submit:
     return makers[target]()
 
 
-def run_words(schedule: Schedule, submit: str | None) -> list[str]:
+def run_words(schedule: Schedule, submit: str | None, *, shared_paths: bool = False) -> list[str]:
     words = ["recbatch", "schedule", "run", schedule.archive, schedule.name, "--once"]
-    return words if submit is None else [*words, "--submit", submit]
+    if submit is not None:
+        words += ["--submit", submit]
+    return [*words, "--shared-paths"] if shared_paths else words
 
 
-def _cron(schedule: Schedule, submit: str | None) -> str:
+def _cron(schedule: Schedule, calls: Sequence[str]) -> str:
     fields = _fields(schedule, "cron")
-    command = shlex.join(run_words(schedule, submit)).replace("%", r"\%")  # cron takes % for a line break
+    command = shlex.join(calls).replace("%", r"\%")  # cron takes % for a line break
     return f"""\
 # recbatch schedule {schedule.name}: recbatch {shlex.join(schedule.command)}
 # CRON_TZ is heeded by cronie (Fedora, RHEL, Arch) and ignored by Debian's and Ubuntu's cron, which go by the
@@ -71,10 +82,10 @@ CRON_TZ={schedule.timezone}
 """
 
 
-def _systemd(schedule: Schedule, submit: str | None) -> str:
+def _systemd(schedule: Schedule, calls: Sequence[str]) -> str:
     fields = _fields(schedule, "systemd")
     calendar = "\n".join(f"OnCalendar={line}" for line in on_calendar(fields, schedule.timezone))
-    words = " ".join(_unit_word(word) for word in run_words(schedule, submit))
+    words = " ".join(_unit_word(word) for word in calls)
     unit = f"recbatch-{schedule.name}"
     return f"""\
 # {unit}.service
@@ -127,13 +138,15 @@ def _unit_word(word: str) -> str:
     return f'"{escaped}"' if escaped != word or not word or " " in word or "'" in word else word
 
 
-def _cronjob(schedule: Schedule, submit: str | None, image: str) -> str:
-    cron = _kubernetes_cron(schedule, "cronjob")
+def _cronjob(
+    schedule: Schedule, calls: Sequence[str], image: str, *, submit: str | None, shared_paths: bool
+) -> str:
+    cron = _kubernetes_cron(schedule, "cronjob", sees_paths=submit is not None and shared_paths)
     needs = {"cpu": "250m", "memory": "1Gi"} if submit else {"cpu": "4", "memory": "16Gi"}
     container: dict[str, Any] = {
         "name": "recbatch",
         "image": image,
-        "command": ["python", "-m", *run_words(schedule, submit)],
+        "command": ["python", "-m", *calls],
         "envFrom": [{"secretRef": {"name": SECRET, "optional": True}}],
         "securityContext": _LOCKED,
         "resources": {"requests": needs, "limits": {"memory": needs["memory"]}},
@@ -255,7 +268,8 @@ def _ray_version() -> str:
     return version("ray")
 
 
-def _kubernetes_cron(schedule: Schedule, target: str) -> str:
+def _kubernetes_cron(schedule: Schedule, target: str, *, sees_paths: bool = False) -> str:
+    """``sees_paths``: those that do the work; the pod still reads the archive."""
     fields = _fields(schedule, target)
     if fields.starred_steps and day_rule(fields) == "and":
         raise UnrenderableSchedule(
@@ -263,7 +277,8 @@ def _kubernetes_cron(schedule: Schedule, target: str) -> str:
             target,
             "of '*/n' days and weekdays Kubernetes takes a day that fits one, cron a day that fits both",
         )
-    local = [word for word in (schedule.archive, *schedule.command) if word.startswith("/")]
+    words = (schedule.archive,) if sees_paths else (schedule.archive, *schedule.command)
+    local = [word for word in words if word.startswith("/")]
     if local:
         raise UnrenderableSchedule(schedule.name, target, f"a pod has no {local[0]}; use a URL")
     return fields.standard

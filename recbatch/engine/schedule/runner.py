@@ -48,12 +48,12 @@ class Step:
     waits_for: str = ""  # what else is running
 
 
-def local_launch(submit: str | None = None) -> Launch:
-    """Jobs as child processes; with an address, on the Ray cluster there."""
+def local_launch(submit: str | None = None, *, shared_paths: bool = False) -> Launch:
+    """Jobs as child processes; with an address, on the Ray cluster there, whose nodes may see this machine's paths."""
 
     def launch(schedule: Schedule, tick: Tick) -> Job:
         run_id = f"recbatch-{schedule.name}-{tick_name(tick.tick)}"
-        return CommandJob(schedule.command, run_id=run_id, submit=submit)
+        return CommandJob(schedule.command, run_id=run_id, submit=submit, shared_paths=shared_paths)
 
     return launch
 
@@ -188,13 +188,13 @@ class Runner:
 
     def _leave(self, entry: Entry, error: RunNotStarted | KeyboardInterrupt) -> None:
         """Note that a run did not begin, or is left at once: the tick is taken up by the next call."""
-        never = isinstance(error, RunNotStarted)
+        never = error.problem if isinstance(error, RunNotStarted) else None
         tick = replace(
             entry.tick,
             state="interrupted",
-            exit_status=None if never else INTERRUPTED,
+            exit_status=INTERRUPTED if never is None else None,
             finished=self._clock.now(),
-            reason="it could not be started" if never else "it was told twice to stop",
+            reason="it was told twice to stop" if never is None else f"it could not be started: {never}",
             spared=entry.tick.spared + 1,
         )
         with suppress(RecbatchError):  # it stays "running" then, and counts as one that died

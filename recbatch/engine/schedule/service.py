@@ -72,6 +72,7 @@ def run_once(
     name: str | None = None,
     *,
     submit: str | None = None,
+    shared_paths: bool = False,
     say: Say,
     launch: Launch | None = None,
     clock: Clock | None = None,
@@ -82,7 +83,9 @@ def run_once(
     anything was run.
     """
     book, clock = Book.open(archive), clock or SystemClock()
-    runner = Runner(book, clock=clock, launch=launch or local_launch(submit), say=say)
+    runner = Runner(
+        book, clock=clock, launch=launch or local_launch(submit, shared_paths=shared_paths), say=say
+    )
     with stop_on_signals(_stopping(runner, clock, say)):
         steps = _each(runner, _names(book, name))
         if not runner.stopping and all(step.tick is None and not step.waits_for for step in steps):
@@ -114,6 +117,7 @@ def run_daemon(
     name: str | None = None,
     *,
     submit: str | None = None,
+    shared_paths: bool = False,
     say: Say,
     report: Callable[[Step], None] = lambda step: None,
     launch: Launch | None = None,
@@ -128,7 +132,9 @@ def run_daemon(
     book, clock = Book.open(archive), clock or SystemClock()
     if name is not None:
         book.schedule(name)
-    runner = Runner(book, clock=clock, launch=launch or local_launch(submit), say=say)
+    runner = Runner(
+        book, clock=clock, launch=launch or local_launch(submit, shared_paths=shared_paths), say=say
+    )
     with stop_on_signals(_stopping(runner, clock, say)):
         say(f"watching the schedules of {book.archive}")
         while not runner.stopping:
