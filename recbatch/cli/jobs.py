@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recbatch.cli import options
-from recbatch.cli.submit import Address, job_facts, say, tell_job, tell_submitted, wait_for
+from recbatch.cli.submit import Address, done_but, job_facts, say, tell_job, tell_submitted, wait_for
 from recbatch.cli.text import bytes_text, columns, count, duration_text, plain, print_json
 from recbatch.errors import RecbatchError, UsageError
 
@@ -102,7 +102,7 @@ def ls(address: Address = None, as_json: options.Json = False, debug: options.De
             print_json(job_facts(state))
         return
     rows = [["id", "status", "started", "took", "archive"]]
-    rows += [[state.id, state.status.lower(), started(state), took(state), state.archive] for state in found]
+    rows += [[state.id, outcome(state), started(state), took(state), state.archive] for state in found]
     typer.echo(columns(rows) if found else "no jobs")
 
 
@@ -201,6 +201,10 @@ def wait(
     raise typer.Exit(wait_for(job, address=address, as_json=as_json, quiet=quiet))
 
 
+def outcome(state: JobState) -> str:
+    return f"done, exit status {state.exit_status}" if state.outcome == "done" else state.outcome
+
+
 def started(state: JobState) -> str:
     return (
         f"{datetime.fromtimestamp(state.started, UTC):%Y-%m-%d %H:%M:%S}Z"
@@ -216,10 +220,10 @@ def took(state: JobState) -> str:
 
 
 def job_lines(state: JobState) -> list[str]:
-    lines = [f"{state.id}: {state.status.lower()}", f"started {started(state)}, {took(state)}", state.command]
+    lines = [f"{state.id}: {state.outcome}", f"started {started(state)}, {took(state)}", state.command]
     if state.exit_status is not None:
-        lines[0] += f", exit status {state.exit_status}"
-    if state.message and state.status in ("PENDING", "FAILED"):
+        lines[0] += f", exit status {state.exit_status}{done_but(state)}"
+    if state.message and state.outcome in ("pending", "failed"):
         lines.append(state.problem)
     return lines
 

@@ -229,7 +229,7 @@ def tell_job(state: JobState, *, as_json: bool, quiet: bool = False) -> None:
         print_json({"event": "job", "schema": 1, **job_facts(state)})
     elif not quiet:
         ended = f", exit status {state.exit_status}" if state.exit_status is not None else ""
-        typer.echo(f"{state.id}: {state.status.lower()}{ended}", err=True)
+        typer.echo(f"{state.id}: {state.outcome}{ended}{done_but(state)}", err=True)
         if state.status == "FAILED" and state.driver_exit is None:  # its own log does not say why
             typer.echo(state.problem, err=True)
 
@@ -237,4 +237,14 @@ def tell_job(state: JobState, *, as_json: bool, quiet: bool = False) -> None:
 def job_facts(state: JobState) -> dict[str, Any]:
     facts: dict[str, Any] = plain(state)
     del facts["order"], facts["driver_exit"]
-    return {**facts, "archive": state.archive, "over": state.over, "exit_status": state.exit_status}
+    return {
+        **facts,
+        "archive": state.archive,
+        "over": state.over,
+        "outcome": state.outcome,
+        "exit_status": state.exit_status,
+    }
+
+
+def done_but(state: JobState) -> str:
+    return "; some images are quarantined, or some checks failed" if state.outcome == "done" else ""

@@ -88,6 +88,19 @@ class JobState:
         return 128 - self.driver_exit if self.driver_exit < 0 else self.driver_exit
 
     @property
+    def outcome(self) -> str:
+        """The status in our words: a command of ours that ends with 1 is "done", which Ray takes for a failure.
+
+        Python itself ends with 1, too, where the command did not run.
+        """
+        broken = any(
+            mark in self.message for mark in ("Traceback (most recent call last)", "No module named")
+        )
+        if self.status == "FAILED" and self.driver_exit == 1 and self.order is not None and not broken:
+            return "done"
+        return self.status.lower()
+
+    @property
     def archive(self) -> str:
         return self.order.archive if self.order else ""
 

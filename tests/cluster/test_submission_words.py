@@ -252,6 +252,29 @@ def test_a_jobs_exit_status_is_that_of_its_command(status, driver_exit, exit_sta
     assert JobState(id="a", status=status, command="", driver_exit=driver_exit).exit_status == exit_status
 
 
+@pytest.mark.parametrize(
+    ("driver_exit", "log", "outcome"),
+    [
+        (1, "2 images quarantined", "done"),
+        (1, "python: No module named recbatch", "failed"),
+        (3, "", "failed"),
+    ],
+)
+def test_a_job_that_quarantined_images_is_done(run, monkeypatch, driver_exit, log, outcome):
+    job = a_job(status="FAILED", driver_exit=driver_exit, message=f"{CUT}{log}\n")
+    monkeypatch.setattr(cluster, "job", lambda *arguments, **options: job)
+    monkeypatch.setattr(cluster, "jobs", lambda *arguments, **options: [job])
+    monkeypatch.setattr(cluster, "runs", lambda archive: [])
+    monkeypatch.setattr(cluster, "wait", lambda *arguments, **options: job)
+    status, listed, waited = run("jobs", "status", "a"), run("jobs", "ls"), run("jobs", "wait", "a")
+    assert f"a-1: {outcome}, exit status {driver_exit}" in status.out
+    assert ("failed with exit code" in status.out) == (outcome == "failed")
+    assert ("done, exit status 1" in listed.out) == (outcome == "done")
+    assert (waited.status, f"a-1: {outcome}, exit status {driver_exit}" in waited.err) == (driver_exit, True)
+    (facts,) = run("jobs", "ls", "--json").lines()
+    assert (facts["status"], facts["outcome"], facts["exit_status"]) == ("FAILED", outcome, driver_exit)
+
+
 CUT = "Job entrypoint command failed with exit code 3, last available logs (truncated to 20,000 chars):\n"
 
 
