@@ -30,7 +30,7 @@ from recbatch.engine.pools import (
     WorkerDied,
     WorkerRaised,
 )
-from recbatch.engine.watch import Watch
+from recbatch.engine.watch import Part, Watch
 
 _START = "import sys; from recbatch.engine.processes import serve; serve(int(sys.argv[1]))"
 
@@ -165,7 +165,12 @@ def _done(tickets: Sequence[Ticket]) -> list[Ticket]:
 def serve(descriptor: int) -> None:
     """The worker's side: the first call is the job, each further one a task."""
     connection = Connection(descriptor)
-    watch = Watch(tell=lambda part: connection.send(("part", part)))
+
+    def tell(part: Part) -> None:
+        with contextlib.suppress(OSError):  # nobody is there any more: the end of the task will tell
+            connection.send(("part", part))
+
+    watch = Watch(tell=tell)
     calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, calls, watch), daemon=True).start()
     if (job := calls.get()) is None:
