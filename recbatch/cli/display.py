@@ -282,7 +282,7 @@ class Progress:
                 elif self.warnings == WARNINGS_SHOWN + 1:
                     self.screen.say("more images are quarantined; they are not listed here")
             case events.ActorDied():
-                self.screen.say(f"a worker was lost ({event.reason}); shard {event.shard}: {event.action}")
+                self.screen.say(f"shard {event.shard} failed ({event.reason}): {event.action}")
             case events.WaitingForWorkers():
                 self.screen.say(waiting_line(event))
             case events.NodeLeft():
