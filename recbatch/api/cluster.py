@@ -47,6 +47,7 @@ def submit(
     words: Sequence[str],
     *,
     archive: Location = "",
+    source: Location = "",
     paths: Sequence[str] = (),
     same: Mapping[str, Any] | None = None,
     address: str | None = None,
@@ -65,6 +66,7 @@ def submit(
     Args:
         words: a command line of recbatch, without the program.
         archive: the archive that it works on, for ``jobs status``.
+        source: that it reads, if it reads one; with ``shared_paths`` a local one is looked for here.
         paths: what in ``words`` names files; these must be URLs, or ``shared_paths``.
         same: what makes two calls the same work; ``words`` by default.
         name: of the job, instead of one made from ``same``: letters, digits and ``._-``.
@@ -82,8 +84,8 @@ def submit(
         The job, whether it ran already, and how many bytes of code it brought.
 
     Raises:
-        SecretOnTheWay, LocalPathOnCluster, BadJobName, ClashingJobOptions, PackageTooLarge, HeadTakesNoJobs,
-        SubmissionFailed, and those of ``connect``.
+        SecretOnTheWay, LocalPathOnCluster, SourceNotFound, BadJobName, ClashingJobOptions, PackageTooLarge,
+        HeadTakesNoJobs, SubmissionFailed, and those of ``connect``.
     """
     from recbatch.engine.cluster_errors import (
         BadJobName,
@@ -91,6 +93,7 @@ def submit(
         ClusterAddressMissing,
         LocalPathOnCluster,
     )
+    from recbatch.engine.errors import SourceNotFound
     from recbatch.engine.orders import Order
 
     env = dict(env or {})
@@ -104,6 +107,9 @@ def submit(
     for path in paths:
         if "://" not in path and not shared_paths:  # also at localhost, where a tunnel may begin
             raise LocalPathOnCluster(path)
+    source = os.fspath(source)
+    if source and "://" not in source and not os.path.lexists(source):
+        raise SourceNotFound(source)
     order = Order(
         name=name or job_name(words[0], same if same is not None else list(words)),
         command=("python", "-m", "recbatch", *words),

@@ -31,6 +31,7 @@ class CommandLine:
     command: str
     words: tuple[str, ...]  # the command first
     archive: str
+    source: str  # "" of a command that has none
     paths: tuple[str, ...]
     same: Mapping[str, Any]  # of equal work
 
@@ -68,6 +69,7 @@ def parsed(outer: Any, words: Sequence[str], verb: str = "run on a cluster") -> 
         command=name,
         words=(name, *words_from(command.params, values)),
         archive=str(values.get("archive") or ""),
+        source=str(values.get("source") or ""),
         paths=tuple(paths),
         same={
             "command": name,

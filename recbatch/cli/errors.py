@@ -53,8 +53,19 @@ def usage_line(error: TyperException) -> str:
     if sentence[-1:] not in ".?!":
         sentence += "."
     context = getattr(error, "ctx", None)
+    option = getattr(error, "option_name", None)
+    if option and context is not None and takes_behind(context.command, option):
+        return f"{option} belongs behind the command, as in '{context.command_path} COMMAND ... {option}'."
     command = context.command_path if context is not None else "recbatch"
     return f"{sentence} See '{command} --help'."
+
+
+def takes_behind(command: object, option: str) -> bool:
+    """Whether a group of commands has one, at any depth, that takes this option."""
+    return any(
+        takes_behind(inner, option) or any(option in parameter.opts for parameter in inner.params)
+        for inner in getattr(command, "commands", {}).values()
+    )
 
 
 def system_line(error: OSError) -> str:

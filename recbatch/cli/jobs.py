@@ -230,7 +230,7 @@ def job_lines(state: JobState) -> list[str]:
 
 def run_facts(run: RunStatus) -> dict[str, object]:
     facts = {key: value for key, value in run.to_dict().items() if key not in ("history", "schema")}
-    return {**facts, "state": run.state_at(), "age_s": round(run.age_s(), 1)}
+    return {**facts, "state": run.state_at(), "error": run.trouble_at(), "age_s": round(run.age_s(), 1)}
 
 
 def tell_runs(runs: list[RunStatus], *, as_json: bool, none: str = "no runs yet") -> None:
@@ -261,6 +261,6 @@ def run_lines(run: RunStatus) -> list[str]:
     lines = [f"run {run.run} ({run.job or 'compress'}): {state}, {', '.join(parts)}"]
     if state in ("planning", "running", "stopping", "lost"):
         lines.append(f"  last sign of life {duration_text(run.age_s())} ago, from {run.host or 'unknown'}")
-    if run.error:
-        lines.append(f"  {run.error}")
+    if trouble := run.trouble_at():
+        lines.append(f"  {trouble}")
     return lines

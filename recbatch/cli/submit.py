@@ -119,6 +119,7 @@ def submit(
     submitted = cluster.submit(
         line.words,
         archive=line.archive,
+        source=line.source,
         paths=line.paths,
         same=line.same,
         address=address,

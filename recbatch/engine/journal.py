@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from recbatch import __version__
 from recbatch.engine import events
 from recbatch.engine.report import Report
-from recbatch.engine.runs import JOBS, History, RunStatus, status_name
+from recbatch.engine.runs import JOBS, WAITS, History, RunStatus, status_name
 from recbatch.errors import RecbatchError
 
 if TYPE_CHECKING:
@@ -150,7 +150,8 @@ class Journal:
                 )
             case events.WorkersReady():
                 self._working_since = self._now()
-                self._change(state="running", workers=event.workers)
+                waited = old.error.startswith(WAITS)
+                self._change(state="running", workers=event.workers, error="" if waited else old.error)
             case events.Working():
                 self._change(underway=event.images)
             case events.ShardDone():
@@ -160,6 +161,7 @@ class Journal:
                     bytes_in=old.bytes_in + event.bytes_in,
                     bytes_out=old.bytes_out + event.bytes_out,
                     pixels=old.pixels + event.pixels,
+                    error="" if old.error.startswith(WAITS) else old.error,
                 )
             case events.ActorDied():
                 self._change(
@@ -170,7 +172,7 @@ class Journal:
             case events.NodeLeft():
                 self._change(error=f"node {event.node} is used no more: {event.reason}")
             case events.WaitingForWorkers():
-                self._change(error=f"no worker has found a place for {event.seconds:.0f} s")
+                self._change(error=f"{WAITS} for {event.seconds:.0f} s")
             case events.Committed():
                 self._change(version=event.version)
             case events.Stopping():

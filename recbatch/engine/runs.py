@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 JOBS = "jobs"  # folder of the ledger
 LOST_AFTER_S = 120.0  # six heartbeats missed
 POINTS = 500
+WAITS = (
+    "no worker has found a place"  # begins what is told of that trouble, which is none once workers are there
+)
 RUN_NAME = re.compile(r"\d{8}T\d{6}Z-\w+")
 ACTIVE = frozenset({"planning", "running", "stopping"})
 
@@ -94,6 +97,11 @@ class RunStatus:
         """``lost`` for a run that ought to write its heartbeat and has not for two minutes, else its state."""
         silent = self.state in ACTIVE and self.age_s(now) > LOST_AFTER_S
         return "lost" if silent else self.state
+
+    def trouble_at(self, now: datetime | None = None) -> str:
+        """The last trouble, but not that a run waited for workers which does so no more."""
+        waits = self.error.startswith(WAITS)
+        return "" if waits and self.state_at(now) == "lost" else self.error
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; ``from_dict`` reads it."""

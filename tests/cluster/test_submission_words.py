@@ -104,6 +104,10 @@ def test_an_order_says_what_was_asked_for(run, sent, monkeypatch):
 
 def test_paths_that_all_nodes_see_are_sent_whole(run, sent, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    missing = run("submit", "--shared-paths", "compress", "in put", "out", "--original")
+    assert (missing.status, sent) == (3, [])
+    assert "There is no source at" in missing.err
+    (tmp_path / "in put").mkdir()
     assert run("submit", "--shared-paths", "compress", "in put", "out", "--original").status == 0
     assert sent[0].command[-2:] == (str(tmp_path / "in put"), str(tmp_path / "out"))
 

@@ -76,6 +76,10 @@ def test_a_run_tells_how_far_it_is(archive):
         assert journal.status.error == "node n1 is used no more: 3 workers died on it"
         journal(events.WaitingForWorkers(wanted=2, seconds=30.0, patience_s=600.0))
         assert journal.status.error == "no worker has found a place for 30 s"
+        late = datetime.fromtimestamp(clock.seconds + 1_000, UTC)
+        assert (journal.status.trouble_at(late), journal.status.state_at(late)) == ("", "lost")
+        journal(events.WorkersReady(workers=2, seconds=30.0))
+        assert journal.status.error == ""
         journal(events.Stopping(signal="SIGTERM"))
         assert journal.status.state == "stopping"
         journal(events.Finished(report=replace(REPORT, interrupted=True)))
