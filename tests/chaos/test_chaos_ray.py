@@ -77,7 +77,8 @@ def of_its_own(folder, source, archive, undisturbed, fault, end):
     return status, run, left
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_with_a_ray_of_its_own_may_end_at_any_moment(tmp_path, source, undisturbed, number):
     status, run, left = of_its_own(
         tmp_path,

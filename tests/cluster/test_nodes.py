@@ -166,6 +166,7 @@ def test_nodes_come_go_and_die_under_a_job_and_every_image_is_archived_once(tmp_
     assert {record.key: record.stream for record in archive.records()} == written
 
 
+@pytest.mark.long
 def test_a_signal_commits_the_part_of_a_shard_that_is_done(tmp_path, nodes, monkeypatch):
     import ray
 

@@ -171,6 +171,7 @@ def test_a_job_that_finds_no_place_says_what_it_lacks(run, early, cluster_env, m
     assert "asked to end, once it starts" in outcome.err
 
 
+@pytest.mark.long
 def test_a_schedule_has_the_cluster_do_its_work_and_the_job_is_named_after_the_tick(
     run, cluster_env, tmp_path
 ):
@@ -254,6 +255,7 @@ def test_a_driver_looks_before_it_joins(head, cluster_env, monkeypatch, where, t
     assert time.monotonic() - start < WAIT_S / 2  # Ray's own attempt would end after minutes, or never
 
 
+@pytest.mark.long
 def test_a_head_of_this_machine_alone_is_joined_with_nothing_but_its_address(head, cluster_env, tmp_path):
     photographs = HERE.parents[1] / "docs/demo/photographs"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_ENABLE_")}

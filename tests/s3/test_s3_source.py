@@ -221,6 +221,7 @@ def test_an_object_that_is_forbidden_is_that_objects_fault(proxy: Proxy, bucket:
         read_remote(items[0], LIMIT)
 
 
+@pytest.mark.long  # it waits ten seconds; test_s3_archive has the same of an archive
 def test_a_dead_endpoint_is_said_within_half_a_minute(bucket: str, as_user: As) -> None:
     as_user(url="http://127.0.0.1:9")  # nobody listens there
     start = time.monotonic()
