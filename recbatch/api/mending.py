@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 KEYS_SHOWN = 5  # of each command
 LOOKED_AT = 100  # rows whose settings are read, at most
-EFFORT = 5  # the default of compress
 _COLUMNS = ("status", "codec", "quality", "effort")
 
 
@@ -41,7 +40,9 @@ def settings_of(row: Record) -> str:
         words = " --original"
     elif row.codec == "lossy" and row.quality is not None:
         words = f" --quality {row.quality:g}"
-    return f"{words} --effort {row.effort}" if row.effort and row.effort != EFFORT else words
+    from recbatch.codec import Settings
+
+    return f"{words} --effort {row.effort}" if row.effort and row.effort != Settings().effort else words
 
 
 def command(url: str, settings: str, keys: list[str]) -> str:

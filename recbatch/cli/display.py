@@ -30,12 +30,12 @@ if TYPE_CHECKING:
         Event,
         ImageQuarantined,
         Planned,
+        Stopping,
         WaitingForWorkers,
         Working,
     )
 
 LINE_EVERY_S = 30.0
-STOPPING = "taking what workers have done, for up to 40 s; once more ends it at once ..."  # see Tuning.stop_s
 WARNINGS_SHOWN = 10  # quarantined images named one by one; the archive has all of them as rows
 
 
@@ -292,7 +292,7 @@ class Progress:
             case events.Finished() if self.tally.done and not self.screen.has_bar and not self.quiet:
                 self.screen.tell("stopped" if event.report.interrupted else "finished")
             case events.Stopping():
-                self.screen.say(f"{event.signal}: {STOPPING}")
+                self.screen.say(stopping_line(event))
             case _:
                 pass
         self.screen.draw()
@@ -367,6 +367,13 @@ def committed_line(event: Committed) -> str:
         f"committed {count(event.images, 'image')} in {count(event.shards, 'shard')}: version {event.version}, "
         f"in {duration_text(event.seconds)}"
     )
+
+
+def stopping_line(event: Stopping) -> str:
+    if not event.patience_s:
+        return f"{event.signal}: stopping ..."
+    wait = duration_text(event.patience_s)
+    return f"{event.signal}: taking what workers have done, for up to {wait}; once more ends it at once ..."
 
 
 def planned_line(event: Planned, verb: str) -> str:

@@ -249,7 +249,11 @@ def encode_shards(
         progress=progress,
         on_lost=lambda shard: driver.add(shard),
     )
-    with stop_on_signals(lambda name: progress(events.Stopping(signal=name))) as stop:
+
+    def stopping(name: str) -> None:
+        progress(events.Stopping(signal=name, patience_s=tuning.stop_s))
+
+    with stop_on_signals(stopping) as stop:
         driver: Driver[Item] = Driver(
             pool=pool,
             job=job,

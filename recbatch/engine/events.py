@@ -100,6 +100,7 @@ class Stopping:
     """A signal came: no new shard is taken, workers hand in what they have, and it is committed."""
 
     signal: str
+    patience_s: float = 0.0  # how long workers are waited for; 0: nothing of them is taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

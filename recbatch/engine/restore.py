@@ -155,7 +155,10 @@ def _drive(
         account.add(result)
         events.tell_result(progress, result)
 
-    with stop_on_signals(lambda name: progress(events.Stopping(signal=name))) as stop:
+    def stopping(name: str) -> None:
+        progress(events.Stopping(signal=name, patience_s=tuning.stop_s))
+
+    with stop_on_signals(stopping) as stop:
         driver: Driver[Target] = Driver(
             pool=pool,
             job=job,

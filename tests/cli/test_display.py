@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from recbatch.archive.verify import Checked
-from recbatch.cli.display import WARNINGS_SHOWN, Progress, Tally, VerifyProgress
+from recbatch.cli.display import WARNINGS_SHOWN, Progress, Tally, VerifyProgress, stopping_line
 from recbatch.cli.report import report_lines
 from recbatch.engine import Report, events
+from recbatch.engine.driver import Tuning
 
 PLANNED = events.Planned(images=10, bytes=4_000_000, shards=2, known=3, skipped=1, workers=2)
 READY = events.WorkersReady(workers=2, seconds=1.0)
@@ -172,3 +173,8 @@ def test_a_verification_tells_how_far_it_is() -> None:
 )
 def test_a_report_says_what_was_done(report: Report, says: list[str]) -> None:
     assert report_lines(report, archive="a.rba") == says
+
+
+def test_a_stop_says_how_long_workers_are_waited_for() -> None:
+    assert "for up to 40 s" in stopping_line(events.Stopping(signal="SIGTERM", patience_s=Tuning().stop_s))
+    assert stopping_line(events.Stopping(signal="SIGINT")) == "SIGINT: stopping ..."
